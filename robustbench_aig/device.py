@@ -1,0 +1,23 @@
+"""The device that ``--device`` names."""
+
+import torch
+
+from robustbench_aig.errors import Prerequisite, UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        UsageError: no device is called that.
+        Prerequisite: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise UsageError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise Prerequisite(f"there is no device '{name}' ({count} CUDA devices found); use --device auto or cpu.")
+    return torch.device(name)

@@ -1,0 +1,72 @@
+"""ConvNet-AIG (Veit and Belongie): a residual network whose blocks are switched per image by gates."""
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_aig.models.gates import Deterministic, GateTrace, GateUnit, Policy, Recorder
+from robustbench_aig.models.macs import costs
+from robustbench_aig.models.resnet import Trunk
+
+
+class ConvNetAIG(nn.Module):
+    """``x_l = x_(l-1) + g_l(x_(l-1)) f_l(x_(l-1))`` (Eq. 3) over the blocks of a residual network.
+
+    A plain call follows :attr:`policy`; :meth:`traced` takes the policy as an argument and also returns the trace.
+    Where decisions are hard and carry no gradient, a block runs only for the images whose gate is open (Eq. 4).
+
+    Args:
+        trunk: the residual network to gate; each of its blocks gets one gate.
+        hidden: d of Eq. 6.
+    """
+
+    def __init__(self, trunk: Trunk, hidden: int = 16) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.gates = nn.ModuleList(GateUnit(_channels(block), hidden) for block in trunk.blocks)
+        self.policy: Policy = Deterministic()
+        self.recorder: Recorder | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, trace = self.traced(images, self.policy)
+        if self.recorder is not None:
+            self.recorder.trace = trace
+        return logits
+
+    def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, GateTrace]:
+        """Logits (N, classes) and the trace of images (N, C, H, W) in [0, 1] under ``policy``."""
+        logits, margins, opened = self.gated(images, policy)
+        return logits, GateTrace(margins, opened, costs(self.trunk, tuple(images.shape[1:])))
+
+    def gated(self, images: Tensor, policy: Policy) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, margins (N, L) and decisions (N, L): the bare computation, in a form that compilers take."""
+        x = self.trunk.stem(images)
+        margins, decisions = [], []
+        for number, (block, gate) in enumerate(zip(self.trunk.blocks, self.gates, strict=True)):
+            margin = gate(x)
+            decision = policy.decide(margin, number)
+            margins.append(margin)
+            decisions.append(decision)
+            skippable = policy.hard and not decision.requires_grad and not self.training
+            x = _skip(block, x, decision) if skippable else _scale(block, x, decision)
+        return self.trunk.head(x), torch.stack(margins, 1), torch.stack(decisions, 1)
+
+
+def _channels(block: nn.Module) -> int:
+    return next(module.in_channels for module in block.modules() if isinstance(module, nn.Conv2d))
+
+
+def _scale(block: nn.Module, x: Tensor, decision: Tensor) -> Tensor:
+    residual = block.residual(x)  # type: ignore[operator]
+    scaled = residual * decision.to(residual.dtype)[:, None, None, None]
+    return block.finish(block.shortcut(x) + scaled)  # type: ignore[operator, no-any-return]
+
+
+def _skip(block: nn.Module, x: Tensor, decision: Tensor) -> Tensor:
+    """Eq. 4: the residual branch of the images whose gate is open, nothing for the others."""
+    total = block.shortcut(x)  # type: ignore[operator]
+    opened = decision.nonzero()[:, 0]
+    if len(opened) == len(x):
+        total = total + block.residual(x)  # type: ignore[operator]
+    elif len(opened):
+        total = total.index_add(0, opened, block.residual(x.index_select(0, opened)))  # type: ignore[operator]
+    return block.finish(total)  # type: ignore[operator, no-any-return]

@@ -1,0 +1,153 @@
+"""Checkpoints: weights as safetensors beside a card in JSON that says what they are and how they were made."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from robustbench_aig.errors import Prerequisite, UserError
+from robustbench_aig.files import write_atomically
+from robustbench_aig.models.architectures import architecture, build
+
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+
+@dataclass
+class Card:
+    """What a checkpoint is.
+
+    Attributes:
+        architecture: name, as in ``list models``.
+        options: how the architecture was built: ``shortcut``, ``norm``, ``hidden``.
+        classes: class names in the order of the logits.
+        image_shape: (C, H, W) of the training images.
+        dataset: name of the training data.
+        recipe: every setting of the training.
+        seed: of initialisation, batches, augmentation and gate noise.
+        epochs: epochs run, and ``best_epoch`` the one kept (chosen on held-out training images).
+        accuracy: fractions by name, such as ``test``, ``test_stochastic``, ``validation``.
+        execution_rate: mean share of open gates by gating on the test images.
+        rates: execution rate of each gate by gating.
+        provenance: versions and device of the training.
+        source: for weights trained elsewhere: where they come from and under which licence.
+        weights_sha256: of the weights file.
+    """
+
+    architecture: str
+    classes: list[str]
+    image_shape: tuple[int, int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    epochs: int = 0
+    best_epoch: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)
+    execution_rate: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    weights_sha256: str = ""
+    format: int = 1
+
+    def build(self) -> nn.Module:
+        """A network of this architecture with fresh weights."""
+        return build(self.architecture, classes=len(self.classes), channels=self.image_shape[0], **self.options)
+
+
+def save(folder: Path, model: nn.Module, card: Card) -> None:
+    """Write ``weights.safetensors`` and then ``card.json`` into ``folder``; the card names the weights' hash.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with write_atomically(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+        card.weights_sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    with write_atomically(folder / CARD) as temporary:
+        temporary.write_text(json.dumps(asdict(card), indent=2) + "\n")
+
+
+def load(path: Path) -> tuple[nn.Module, Card]:
+    """Read a checkpoint of this suite: its folder, or the weights file in it.
+
+    Returns:
+        The network in eval mode, and its card.
+
+    Raises:
+        Prerequisite: nothing is there.
+        UserError: card or weights are damaged, do not belong together, or hold NaN.
+    """
+    folder = path.parent if path.name == WEIGHTS else path
+    card = _read_card(folder / CARD)
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise Prerequisite(f"no weights at {weights}; train them, or point to the folder that holds {WEIGHTS}.")
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != card.weights_sha256:
+        raise UserError(f"{weights} is not the file that its card describes (truncated or replaced); restore or retrain it.")
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise UserError(f"{weights} cannot be read ({error}); restore or retrain it.") from None
+    model = card.build()
+    fill(model, tensors, str(weights))
+    return model, card
+
+
+def _read_card(path: Path) -> Card:
+    if not path.exists():
+        raise Prerequisite(f"no checkpoint at {path.parent}: {CARD} is missing; train one with 'robustbench-aig train'.")
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text())
+        if fields.get("format") != Card.format:
+            raise UserError(f"{path} has format {fields.get('format')}, this version reads {Card.format}; update the suite.")
+        card = Card(**fields)
+        card.image_shape = (card.image_shape[0], card.image_shape[1], card.image_shape[2])
+    except (json.JSONDecodeError, TypeError, IndexError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a card of this suite ({error}); restore it.") from None
+    architecture(card.architecture)
+    return card
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Load ``tensors`` into ``model`` if they fit exactly, and put the model into eval mode.
+
+    Raises:
+        UserError: keys are missing or unexpected, a shape differs, or a value is not finite.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        parts = [f"{title} {_some(keys)}" for title, keys in (("lacks", missing), ("has unexpected", unexpected)) if keys]
+        raise UserError(f"{origin} does not fit the architecture: it {' and '.join(parts)}; name the right one before the @.")
+    for key, value in tensors.items():
+        if value.shape != own[key].shape:
+            raise UserError(
+                f"{origin} does not fit: {key} has shape {tuple(value.shape)}, the architecture needs {tuple(own[key].shape)}; "
+                "name the right architecture before the @."
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{origin} holds NaN or infinite values in {key}; retrain it or restore a sound copy.")
+    model.load_state_dict(dict(tensors))
+    model.eval()
+
+
+def _some(keys: list[str], most: int = 4) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and float values of a model's state: what identifies it in a run."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""Networks for inference: every BatchNorm folded into the convolution or linear layer before it."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.models.gates import GateUnit
+from robustbench_aig.models.resnet import BasicBlock, Bottleneck, Trunk
+
+PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """A copy of a network of this suite without BatchNorm, equal to it in eval mode up to float rounding.
+
+    Input gradients stay those of the network; its parameters can no longer be trained. Networks that are not of this suite,
+    and pre-activation blocks (BatchNorm before the convolution), are returned as they are.
+
+    Args:
+        network: in eval mode.
+    """
+    trunk = network.trunk if isinstance(network, ConvNetAIG) else network
+    if not isinstance(trunk, Trunk) or not all(isinstance(block, BasicBlock | Bottleneck) for block in trunk.blocks):
+        return network
+    fused = copy.deepcopy(network).eval()
+    for module in list(fused.modules()):
+        if isinstance(module, BasicBlock | Bottleneck | Trunk):
+            _fold(module)
+        elif isinstance(module, GateUnit):
+            module.fc1 = fuse_linear_bn_eval(module.fc1, module.bn)
+            module.bn = nn.Identity()  # type: ignore[assignment]
+    return fused
+
+
+@torch.no_grad()
+def _fold(module: nn.Module) -> None:
+    for conv, bn in PAIRS:
+        if isinstance(getattr(module, bn, None), nn.BatchNorm2d):
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
+            setattr(module, bn, nn.Identity())
+    projection = getattr(module, "downsample", None)
+    if isinstance(projection, nn.Sequential) and len(projection) == 2 and isinstance(projection[1], nn.BatchNorm2d):
+        module.downsample = fuse_conv_bn_eval(projection[0], projection[1])  # type: ignore[arg-type]

@@ -1,0 +1,186 @@
+"""Gates of ConvNet-AIG: the unit that scores a block, the policies that decide, and the trace of what they decided.
+
+A policy is always explicit and never follows ``module.training``, which attack libraries flip. Channel 1 of a gate's score
+means *execute*, so with margin = beta_1 - beta_0 a gate opens with probability sigmoid(margin).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_aig.models.macs import Costs
+
+Gradient = Literal["none", "straight-through"]
+"""How a hard decision passes gradients: not at all, or as the relaxed decision would (Eq. 9 behind Eq. 8)."""
+
+
+class GateUnit(nn.Module):
+    """Relevance score of one block (Eq. 5 and 6): global average pool, d = 16 hidden units with BatchNorm and ReLU, two scores.
+
+    Starts with a bias of (0.1, 2.0), so that a fresh gate opens for 87 % of the images (the paper says 85 %).
+    """
+
+    def __init__(self, channels: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.bn = nn.BatchNorm1d(hidden)
+        self.fc2 = nn.Linear(hidden, 2)
+        nn.init.normal_(self.fc2.weight, std=0.001)
+        with torch.no_grad():
+            self.fc2.bias.copy_(torch.tensor([0.1, 2.0]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Margins beta_1 - beta_0, shape (N,), always in float32, of block inputs (N, C, H, W)."""
+        with torch.autocast(features.device.type, enabled=False):
+            pooled = features.mean((2, 3), dtype=torch.float32)
+            scores = self.fc2(torch.relu(self.bn(self.fc1(pooled))))
+            margin: Tensor = scores[:, 1] - scores[:, 0]
+        return margin
+
+
+class Policy(Protocol):
+    """Turns a gate's margins into decisions."""
+
+    @property
+    def hard(self) -> bool:
+        """Whether every decision is 0 or 1, so that a closed block can be skipped."""
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        """Decisions in [0, 1], shape (N,), of gate number ``gate`` for margins of shape (N,)."""
+
+
+def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0) -> Tensor:
+    hard = (score > 0).to(score.dtype)
+    if gradient == "none" or not score.requires_grad:
+        return hard
+    soft = torch.sigmoid(score / temperature)
+    return hard + (soft - soft.detach())
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """Open where softmax(beta)_1 > threshold (Eq. 12)."""
+
+    threshold: float = 0.5
+    gradient: Gradient = "none"
+    hard = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        return _threshold(margin - _logit(self.threshold), self.gradient)
+
+
+def _logit(probability: float) -> float:
+    return torch.logit(torch.tensor(probability, dtype=torch.float64)).item()
+
+
+@dataclass(frozen=True)
+class Stochastic:
+    """Sample the gates (Eq. 8): open where margin + logistic noise > 0.
+
+    Attributes:
+        noise: (N, L) logistic noise, or (1, L) shared by all images.
+        gradient: of the decision, by default that of the relaxed sample (straight-through Gumbel-softmax).
+        temperature: tau of Eq. 9, used in the backward pass only.
+    """
+
+    noise: Tensor
+    gradient: Gradient = "straight-through"
+    temperature: float = 1.0
+    hard = True
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        return _threshold(margin + self.noise[:, gate], self.gradient, self.temperature)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Run every block and scale it by its probability of being open (the paper's ConvNet-AIG*; also the mean-field twin)."""
+
+    hard = False
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        return torch.sigmoid(margin)
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """Gumbel-softmax samples in forward and backward (Eq. 9): sigmoid((margin + noise) / temperature)."""
+
+    noise: Tensor
+    temperature: float = 1.0
+    hard = False
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        return torch.sigmoid((margin + self.noise[:, gate]) / self.temperature)
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Run a given graph whatever the gates say: (N, L) or (1, L) of 0 and 1."""
+
+    graph: Tensor
+    hard = True
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        return self.graph[:, gate].to(margin.dtype).expand_as(margin)
+
+
+@dataclass(frozen=True)
+class GateTrace:
+    """What the gates did for a batch.
+
+    Attributes:
+        margin: (N, L) beta_1 - beta_0, with its autograd graph where gradients are on.
+        open: (N, L) decisions, 0 or 1 (in [0, 1] under soft policies).
+        costs: what the network's parts cost for these images.
+    """
+
+    margin: Tensor
+    open: Tensor
+    costs: Costs
+
+    @property
+    def prob(self) -> Tensor:
+        """(N, L) sigmoid(margin), the chance of being open."""
+        return torch.sigmoid(self.margin)
+
+    @property
+    def macs(self) -> Tensor:
+        """(N,) float64 multiply-adds that each image's graph costs, the part that always runs included."""
+        return self.costs.of(self.open)
+
+
+@dataclass
+class Recorder:
+    """Holds the trace of the last forward pass made inside :func:`gating`."""
+
+    trace: GateTrace | None = field(default=None)
+
+
+class Gated(Protocol):
+    """A network with gates, as :class:`robustbench_aig.models.aig.ConvNetAIG`."""
+
+    policy: Policy
+    recorder: Recorder | None
+
+    def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, GateTrace]: ...
+
+
+@contextmanager
+def gating(model: Gated, policy: Policy) -> Iterator[Recorder]:
+    """Use ``policy`` for every plain ``model(images)`` call inside the block; yields the recorder of the last trace."""
+    before = model.policy, model.recorder
+    model.policy, model.recorder = policy, Recorder()
+    try:
+        yield model.recorder
+    finally:
+        model.policy, model.recorder = before
+

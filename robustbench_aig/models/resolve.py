@@ -1,0 +1,222 @@
+"""From what ``-m`` says to a classifier that is ready to be evaluated."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustbench_aig.errors import Prerequisite, UsageError, UserError, unknown
+from robustbench_aig.models.architectures import ARCHITECTURES
+from robustbench_aig.models.architectures import architecture as find_architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustbench_aig.models.checkpoints import Card
+    from robustbench_aig.models.classifier import Classifier
+
+ZOO = Path(str(files("robustbench_aig.models").joinpath("weights")))
+
+
+def zoo_names() -> list[str]:
+    """The models that come with their weights, such as ``resnet20-cifar10``."""
+    return sorted(card.parent.name for card in ZOO.glob("*/card.json"))
+
+
+def load_models(specifications: Iterable[str], device: "torch.device | str" = "cpu") -> list["Classifier"]:
+    """Load several models under different names: the first of a name keeps it, later ones add their checkpoint's.
+
+    Args:
+        specifications: as in :func:`load_model`; repeats are loaded once.
+        device: where to put them.
+    """
+    models: dict[str, Classifier] = {}
+    for specification in dict.fromkeys(specifications):
+        model = load_model(specification, device)
+        if model.name in models:
+            model = dataclasses.replace(model, name=f"{model.name}@{specification.partition('@')[2] or specification}")
+        models[model.name] = model
+    return list(models.values())
+
+
+def load_model(specification: str, device: "torch.device | str" = "cpu") -> "Classifier":
+    """Load a model; the global random state is left as it was.
+
+    Args:
+        specification: a zoo name (``resnet20-cifar10``); ``ARCHITECTURE@CHECKPOINT`` (a folder or weights of this
+            suite, or a foreign ``.pth``); the folder of a checkpoint; ``torchvision:NAME``; ``timm:NAME``; or
+            ``FILE.py:factory``, a function without arguments that returns a module from images in [0, 1] to logits.
+        device: where to put it.
+
+    Raises:
+        UsageError: the specification names nothing that is known.
+        Prerequisite: weights or a package are missing.
+        UserError: the checkpoint is damaged or of another architecture.
+    """
+    check_name(specification)
+    import torch
+
+    with torch.random.fork_rng():
+        model = _load(specification)
+    model.network.to(device)
+    return model
+
+
+def check_name(specification: str) -> None:
+    """Refuse what names no model, without importing torch or opening a file of weights.
+
+    Raises:
+        UsageError: it names nothing that is known.
+    """
+    prefix, colon, _ = specification.partition(":")
+    name, at, _ = specification.partition("@")
+    path = Path(specification).expanduser()
+    if colon and (prefix in ("torchvision", "timm") or prefix.endswith(".py")):
+        return
+    if at:
+        find_architecture(name)
+    elif path.is_file() and path.name != "weights.safetensors":
+        raise UsageError(f"'{specification}' does not say what the file holds; write ARCHITECTURE@{specification}.")
+    elif specification in ARCHITECTURES:
+        raise UsageError(f"'{name}' is an architecture without weights; write {name}@CHECKPOINT, or train one.")
+    elif specification not in zoo_names() and len(path.parts) < 2 and not path.is_dir():
+        kinds = ("ARCHITECTURE@CHECKPOINT", "torchvision:NAME", "timm:NAME", "FILE.py:factory")
+        raise unknown("model", specification, [*zoo_names(), *kinds])
+
+
+def import_checkpoint(architecture: str, file: Path, folder: Path) -> "Card":
+    """Rewrite a checkpoint of another project as one of this suite.
+
+    Args:
+        architecture: what the file holds.
+        file: see :func:`robustbench_aig.models.foreign.load` for the layouts that are known.
+        folder: receives weights and card; it must not hold a checkpoint yet.
+
+    Raises:
+        UsageError: unknown architecture.
+        Prerequisite: there is no such file.
+        UserError: the file does not hold exactly this architecture, or the folder is taken or cannot be written.
+    """
+    find_architecture(architecture)
+    import torch
+
+    from robustbench_aig.models import checkpoints, foreign
+
+    if (folder / checkpoints.CARD).exists():
+        raise UserError(f"{folder} holds a checkpoint already; choose another folder with -o.")
+    with torch.random.fork_rng():
+        network, card = foreign.load(file, architecture)
+    checkpoints.save(folder, network, card)
+    return card
+
+
+def _load(specification: str) -> "Classifier":
+    from robustbench_aig.models import checkpoints
+    from robustbench_aig.models.classifier import Classifier
+
+    prefix, _, rest = specification.partition(":")
+    if prefix == "torchvision":
+        return _torchvision(rest)
+    if prefix == "timm":
+        return _timm(rest)
+    if prefix.endswith(".py"):
+        return _factory(Path(prefix).expanduser(), rest)
+    name, at, path = specification.partition("@")
+    if at:
+        return _checkpoint(name, Path(path).expanduser())
+    folder = ZOO / specification if specification in zoo_names() else Path(specification).expanduser()
+    network, card = checkpoints.load(folder)
+    return Classifier.of(folder.name, network, card.architecture, classes=len(card.classes), card=card)
+
+
+def _checkpoint(name: str, path: Path) -> "Classifier":
+    from robustbench_aig.models import checkpoints, foreign
+    from robustbench_aig.models.classifier import Classifier
+
+    find_architecture(name)
+    if path.is_dir() or path.name == checkpoints.WEIGHTS or not path.exists():
+        network, card = checkpoints.load(path)
+        if card.architecture != name:
+            raise UserError(f"{path} holds a {card.architecture}, not a {name}; write {card.architecture}@{path}.")
+    else:
+        network, card = foreign.load(path, name)
+    return Classifier.of(name, network, name, classes=len(card.classes), card=card)
+
+
+def _torchvision(name: str) -> "Classifier":
+    from urllib.error import URLError
+
+    import torchvision
+    from torch import nn
+
+    from robustbench_aig.models.classifier import Classifier
+    from robustbench_aig.models.resnet import IMAGENET_NORM, ImageNetResNet, Normalize
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise unknown("torchvision model", name, known)
+    try:
+        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
+    except (URLError, OSError, RuntimeError) as error:  # a download that was cut short fails its checksum
+        raise Prerequisite(
+            f"the weights of torchvision's {name} cannot be downloaded ({error}); "
+            f"fetch them elsewhere and write {name}@FILE if it is a ResNet, or FILE.py:factory."
+        ) from None
+    ours = f"resnet{name.removeprefix('resnet')}" if name.removeprefix("resnet").isdecimal() else ""
+    if ours in ARCHITECTURES:
+        own = ImageNetResNet(ARCHITECTURES[ours].depth)
+        own.load_state_dict(network.state_dict())
+        return Classifier.of(f"torchvision:{name}", own, name, classes=1000)
+    return Classifier.of(f"torchvision:{name}", nn.Sequential(Normalize(*IMAGENET_NORM), network), name, classes=1000)
+
+
+def _timm(name: str) -> "Classifier":
+    from torch import nn
+
+    from robustbench_aig.models.classifier import Classifier
+    from robustbench_aig.models.resnet import Normalize
+
+    if importlib.util.find_spec("timm") is None:
+        raise Prerequisite("timm models need the package timm; install robustbench-aig[timm].")
+    import timm
+
+    try:
+        network: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # timm raises whatever its hub raises
+        raise Prerequisite(f"timm cannot provide '{name}' ({error}); check the name and the network.") from None
+    settings = network.pretrained_cfg
+    normalize = Normalize(settings["mean"], settings["std"])
+    return Classifier.of(f"timm:{name}", nn.Sequential(normalize, network), name, classes=network.num_classes)
+
+
+def _factory(path: Path, function: str) -> "Classifier":
+    from torch import nn
+
+    from robustbench_aig.models.classifier import Classifier
+
+    if not path.is_file():
+        raise Prerequisite(
+            f"no file {path}; give the path of a Python file and the name of its function, FILE.py:factory."
+        )
+    if not function:
+        raise UsageError(f"'{path}' needs the name of a function behind a colon: {path}:factory.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # classes defined there can then be pickled and copied
+    try:
+        spec.loader.exec_module(module)
+        factory = getattr(module, function, None)
+        network: nn.Module | None = factory() if callable(factory) else None
+    except Exception as error:
+        raise UserError(f"{path}:{function} raised {type(error).__name__}: {error}; fix the factory.") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{path} has no function '{function}' that returns a torch module; name one that does.")
+    model = Classifier.of(f"{path.stem}:{function}", network, f"{path.name}:{function}")
+    code = hashlib.sha256(path.read_bytes()).hexdigest()  # equal weights in another forward pass are another model
+    return dataclasses.replace(model, weights_hash=f"{model.weights_hash}+{code}")

@@ -1,0 +1,68 @@
+"""Where numbers come from: versions, code revision, device and codec, recorded beside every result."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustbench_aig.evaluation.plan import Settings
+
+PACKAGES = ("robustbench-aig", "torch", "torchvision", "torchattacks", "foolbox", "numpy", "scipy", "pillow", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that change numbers; a package that is absent is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> dict[str, Any] | None:
+    """Git commit of the code and whether the tree had changes; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine(device: "torch.device") -> dict[str, Any]:
+    """The device and its settings that can move the last bits of a result."""
+    import torch
+
+    facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "system": platform.system()}
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return facts
+
+
+def provenance(settings: "Settings") -> dict[str, Any]:
+    """Everything recorded about a sweep that does not enter identities."""
+    return {
+        "versions": versions(),
+        "revision": revision(),
+        "machine": machine(settings.device),
+        "models": {
+            model.name: {"architecture": model.architecture, "weights": model.weights_hash} for model in settings.models
+        },
+        "dataset": {
+            "name": settings.dataset.name,
+            "split": settings.dataset.split,
+            "images": len(settings.dataset),
+            "index": settings.dataset.index_hash,
+            "content": settings.dataset.content_hash,
+        },
+        "defenses": {defense.name: defense.record() for defense in settings.defenses if defense is not None},
+    }

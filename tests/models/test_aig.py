@@ -1,0 +1,219 @@
+"""ConvNet-AIG: equations of the paper, policies, and real skipping."""
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from robustbench_aig.models import aig
+from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.models.architectures import ARCHITECTURES, build
+from robustbench_aig.models.gates import Deterministic, Expected, Forced, GateUnit, Policy, Relaxed, Stochastic, gating
+from robustbench_aig.models.macs import costs
+from robustbench_aig.models.noise import logistic
+from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet
+
+
+def spread(model: ConvNetAIG, seed: int = 0) -> ConvNetAIG:
+    """Give gates opinions: random second layers and BatchNorm statistics, so that images differ in their graphs."""
+    generator = torch.Generator().manual_seed(seed)
+    for gate in model.gates:
+        assert isinstance(gate, GateUnit)
+        gate.fc2.weight.data = torch.randn(gate.fc2.weight.shape, generator=generator)
+        gate.fc2.bias.data = torch.randn(2, generator=generator)
+        gate.bn.running_mean = torch.randn(16, generator=generator) * 0.1
+        gate.bn.running_var = torch.rand(16, generator=generator) * 0.05 + 0.01
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> ConvNetAIG:
+    torch.manual_seed(0)
+    return spread(ConvNetAIG(CifarResNet(20)))
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand((24, 3, 16, 16), generator=torch.Generator().manual_seed(1))
+
+
+def noise(model: ConvNetAIG, images: Tensor, draw: int = 0) -> Tensor:
+    return logistic(0, "score", torch.arange(len(images)), len(model.gates), [draw])[0]
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("aig110", 1_766_630), ("aig50", 25_768_264), ("aig101", 45_040_314)])
+def test_parameter_counts(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        arch = ARCHITECTURES[name]
+        model = build(name, classes=arch.classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_fresh_gates_open_for_85_to_87_percent(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = ConvNetAIG(CifarResNet(20)).eval()
+    with torch.no_grad():
+        _, trace = model.traced(images, Deterministic())
+    assert 0.85 <= trace.prob.mean().item() <= 0.88
+
+
+@pytest.mark.parametrize("policy", ["deterministic", "stochastic"])
+def test_skipping_gives_what_multiplying_gives(model: ConvNetAIG, images: Tensor, policy: str) -> None:
+    chosen: Policy = Deterministic() if policy == "deterministic" else Stochastic(noise(model, images), "none")
+    with torch.no_grad():
+        skipped, trace = model.traced(images, chosen)
+        assert 0.1 < trace.open.mean() < 0.95
+        x = model.trunk.stem(images)
+        for number, block in enumerate(model.trunk.blocks):
+            x = aig._scale(block, x, trace.open[:, number])
+        multiplied = model.trunk.head(x)
+    assert torch.allclose(skipped, multiplied, atol=1e-5)
+
+
+def test_a_closed_block_is_not_run(model: ConvNetAIG, images: Tensor) -> None:
+    seen = []
+    hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
+    with torch.no_grad():
+        _, trace = model.traced(images, Deterministic())
+    for hook in hooks:
+        hook.remove()
+    counts = [int(count) for count in trace.open.sum(0)]
+    assert seen == [count for count in counts if count]
+
+
+def test_forcing_the_graph_of_an_image_changes_nothing(model: ConvNetAIG, images: Tensor) -> None:
+    with torch.no_grad():
+        plain, trace = model.traced(images, Stochastic(noise(model, images)))
+        forced, again = model.traced(images, Forced(trace.open))
+    assert torch.equal(plain, forced)
+    assert torch.equal(trace.open, again.open)
+
+
+def test_threshold_is_equation_12(model: ConvNetAIG, images: Tensor) -> None:
+    executed = []
+    for threshold in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        with torch.no_grad():
+            _, trace = model.traced(images, Deterministic(threshold))
+        assert torch.equal(trace.open.bool(), trace.prob.double() > threshold) or threshold in (0.0, 1.0)
+        executed.append(trace.open[:, 0].mean().item())
+    assert executed == sorted(executed, reverse=True)
+    assert executed[0] == 1
+    assert executed[-1] == 0
+
+
+def test_a_threshold_outside_the_unit_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        Deterministic(1.5)
+
+
+def test_sampled_gates_open_with_their_probability(model: ConvNetAIG, images: Tensor) -> None:
+    image = images[:1].expand(4000, -1, -1, -1)
+    draws = logistic(0, "score", torch.arange(4000), len(model.gates), [0])[0]
+    with torch.no_grad():
+        _, trace = model.traced(image, Stochastic(draws))
+    first = trace.open[:, 0]
+    test = binomtest(int(first.sum()), 4000, float(trace.prob[0, 0]))
+    assert test.pvalue > 0.001
+
+
+def test_straight_through_gradient_is_that_of_the_relaxed_sample() -> None:
+    margin = torch.linspace(-3, 3, 7, requires_grad=True)
+    draw = torch.linspace(1, -1, 7)[:, None]
+    hard = Stochastic(draw, temperature=0.7).decide(margin, 0)
+    assert set(hard.tolist()) <= {0.0, 1.0}
+    (gradient,) = torch.autograd.grad(hard.sum(), margin)
+    soft = Relaxed(draw, temperature=0.7).decide(margin, 0)
+    (expected,) = torch.autograd.grad(soft.sum(), margin)
+    assert torch.equal(gradient, expected)
+    assert not Stochastic(draw, "none").decide(margin, 0).requires_grad
+
+
+def test_expected_policy_is_the_mean_of_all_graphs_on_a_linear_network() -> None:
+    """AIG*: on a network that is linear in its gates (one block) scaling by P(open) is the exact mean over graphs."""
+    torch.manual_seed(0)
+    trunk = CifarResNet(8, preactivation=True)
+    model = spread(ConvNetAIG(trunk))
+    trunk.layer2, trunk.layer3 = nn.Sequential(), nn.Sequential()
+    trunk.bn1, trunk.fc = nn.BatchNorm2d(16).eval(), nn.Linear(16, 10)
+    trunk.head = lambda x: trunk.fc(x.mean((2, 3)))  # type: ignore[method-assign]
+    model.gates = model.gates[:1]
+    images = torch.rand((5, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        starred, trace = model.traced(images, Expected())
+        opened, _ = model.traced(images, Forced(torch.ones(1, 1)))
+        closed, _ = model.traced(images, Forced(torch.zeros(1, 1)))
+    p = trace.prob
+    assert torch.allclose(starred, p * opened + (1 - p) * closed, atol=1e-5)
+    assert trace.costs.of(torch.ones(1)).item() == trace.costs.ceiling
+
+
+def test_gating_context_restores_the_policy_even_after_an_error(model: ConvNetAIG, images: Tensor) -> None:
+    before = model.policy
+    with gating(model, Forced(torch.ones(1, 9))) as recorder, torch.no_grad():
+        logits = model(images)
+    assert recorder.trace is not None
+    assert recorder.trace.open.min() == 1
+    with torch.no_grad():
+        assert torch.allclose(logits, model.trunk(images), atol=1e-5)
+    with pytest.raises(RuntimeError, match="stop"), gating(model, Expected()):
+        raise RuntimeError("stop")
+    assert model.policy is before
+
+
+def test_decisions_do_not_follow_training_mode(model: ConvNetAIG, images: Tensor) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
+    model.training = True
+    try:
+        with torch.no_grad():
+            _, trace = model.traced(images, Deterministic())
+    finally:
+        model.eval()
+    assert torch.equal(trace.open, (trace.margin > 0).float())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet110", "resnet18", "resnet50"])
+def test_macs_agree_with_the_flop_counter_over_the_whole_network(name: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    arch = ARCHITECTURES[name]
+    model = build(name, classes=arch.classes).eval()
+    shape = (3, 32, 32)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.zeros(1, *shape))
+    cost = costs(model, shape)  # type: ignore[arg-type]
+    assert cost.ceiling - cost.gates == counter.get_total_flops() / 2
+
+
+def test_trace_macs_are_floor_plus_open_branches(model: ConvNetAIG, images: Tensor) -> None:
+    with torch.no_grad():
+        _, trace = model.traced(images, Deterministic())
+    cost = costs(model.trunk, (3, 16, 16))
+    assert torch.equal(trace.macs, cost.floor + cost.gates + trace.open.double() @ cost.blocks)
+    assert trace.macs.max() <= cost.ceiling
+
+
+def test_imagenet_trunk_computes_what_torchvision_computes() -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    reference = resnet18(num_classes=7).eval()
+    own = ImageNetResNet(18, 7).eval()
+    own.load_state_dict(reference.state_dict())
+    images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(own(images), reference(own.normalize(images)))
+
+
+def test_official_gate_is_reproduced() -> None:
+    """Eq. 5 and 6 by hand."""
+    torch.manual_seed(0)
+    gate = GateUnit(4).eval()
+    gate.fc2.weight.data.normal_()
+    x = torch.rand(3, 4, 5, 5)
+    z = x.sum((2, 3)) / 25
+    hidden = torch.relu((z @ gate.fc1.weight.T + gate.fc1.bias) / (1 + gate.bn.eps) ** 0.5)
+    beta = hidden @ gate.fc2.weight.T + gate.fc2.bias
+    assert torch.allclose(gate(x), beta[:, 1] - beta[:, 0], atol=1e-5)
