@@ -1,0 +1,192 @@
+"""From a grid of choices to cells: what a sweep will compute, and the identity of each part."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from robustbench_aig.data.dataset import Dataset
+from robustbench_aig.errors import UsageError
+from robustbench_aig.evaluation.audit.check import Tier
+from robustbench_aig.evaluation.epsilons import Epsilon
+from robustbench_aig.evaluation.gating import Gating
+from robustbench_aig.evaluation.target import DefenseLike, Target
+from robustbench_aig.models.classifier import Classifier
+
+IDENTITY_VERSION = 1
+
+Attacker = Literal["none", "static", "adaptive"]
+
+
+class AttackLike(Protocol):
+    """What a sweep needs of an attack; ``attacks.base.Attack`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def norm(self) -> str: ...
+    @property
+    def iterated(self) -> bool: ...
+    @property
+    def needs_gates(self) -> bool: ...
+    @property
+    def needs_gradient(self) -> bool: ...
+    def settings(self) -> dict[str, Any]: ...
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The grid of a sweep; every list is crossed with the others where that makes sense.
+
+    Attributes:
+        models: what is attacked; names are unique.
+        dataset: the images.
+        attacks: with their norms.
+        epsilons: ascending; a zero is the clean row, which every sweep has anyway.
+        gatings: for models with gates; others have one, ``none``.
+        defenses: None stands for no defence.
+        attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither gate nor
+            defence to know of they are the same, and one cell stands for both.
+        draws: S, scoring draws of anything random.
+        eot: K, gate and defence draws that one gradient of the adaptive attacker averages over.
+        seeds: each repeats the grid.
+        device: where to compute; does not enter identities.
+        batch_size: images per pass; None finds one. Does not enter identities.
+        audit: the tier of checks that ends the sweep.
+        audit_images: how many images the full tier tries again.
+    """
+
+    models: Sequence[Classifier]
+    dataset: Dataset
+    attacks: Sequence[AttackLike]
+    epsilons: Sequence[Epsilon]
+    gatings: Sequence[Gating] = (Gating("stochastic"), Gating("deterministic"))
+    defenses: Sequence[DefenseLike | None] = (None,)
+    attackers: Sequence[Attacker] = ("static",)
+    draws: int = 10
+    eot: int = 8
+    seeds: Sequence[int] = (0,)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int | None = None
+    audit: Tier = "core"
+    audit_images: int = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One model, gating, defence, attack, attacker and seed over all epsilons. ``attack`` None is the clean cell.
+
+    A cell without an attack scores the unperturbed images; every other cell is read against it.
+    """
+
+    model: Classifier
+    gating: Gating
+    defense: DefenseLike | None
+    attack: AttackLike | None
+    attacker: Attacker
+    epsilons: tuple[Epsilon, ...]
+    dataset: Dataset
+    draws: int
+    eot: int
+    seed: int
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two scoring draws can differ."""
+        return self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+
+    @property
+    def scoring_draws(self) -> int:
+        """S, or 1 where nothing is random."""
+        return self.draws if self.stochastic else 1
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes the numbers, and nothing else."""
+        adaptive = self.attacker == "adaptive"
+        return {
+            "version": IDENTITY_VERSION,
+            "weights": self.model.weights_hash,
+            "gating": self.gating.name,
+            "defense": None if self.defense is None else self.defense.settings(),
+            "attack": None if self.attack is None else self.attack.settings(),
+            "attacker": self.attacker,
+            "eot": self.eot if adaptive and self.stochastic else 1,
+            "epsilons": [epsilon.label for epsilon in self.epsilons],
+            "dataset": [self.dataset.name, self.dataset.split, self.dataset.index_hash, self.dataset.content_hash],
+            "draws": self.scoring_draws,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the identity's canonical JSON."""
+        text = json.dumps([self.model.name, self.identity], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of a result row that say which cell it belongs to."""
+        return {
+            "model": self.model.name,
+            "dataset": self.dataset.name,
+            "gating": self.gating.name,
+            "defense": "none" if self.defense is None else self.defense.name,
+            "attack": "none" if self.attack is None else self.attack.label,
+            "attacker": self.attacker,
+            "norm": "none" if self.attack is None else self.attack.norm,
+        }
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words."""
+        c = self.columns
+        return " · ".join([c["model"], c["gating"], c["defense"], c["attack"], c["attacker"], f"seed {self.seed}"])
+
+
+def plan(settings: Settings) -> list[Cell]:
+    """The cells of a grid, the clean cell of each model, gating and defence before the attacks on it.
+
+    Raises:
+        UsageError: names repeat, an attack on gates meets only models without gates, or a number is out of range.
+    """
+    names = [model.name for model in settings.models]
+    if len(set(names)) != len(names):
+        raise UsageError("two models have the same name; give each model once.")
+    if settings.draws < 1 or settings.eot < 1:
+        raise UsageError("the numbers of draws must be at least 1.")
+    return list({cell.id: cell for cell in _cells(settings)}.values())
+
+
+def _cells(settings: Settings) -> Iterator[Cell]:
+    epsilons = tuple(epsilon for epsilon in settings.epsilons if epsilon.value > 0)
+    for seed in settings.seeds:
+        for model in settings.models:
+            for gating in settings.gatings if model.gates else (Gating("none"),):
+                for attack in (None, *(settings.attacks if epsilons else ())):
+                    if attack is not None and attack.needs_gates and not model.gates:
+                        raise UsageError(f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out.")
+                    for attacker in settings.attackers if attack is not None else ("none",):
+                        for defense in settings.defenses:
+                            if attacker == "adaptive" and not model.gates and defense is None and "static" in settings.attackers:
+                                continue
+                            yield Cell(
+                                model,
+                                gating,
+                                defense,
+                                attack,
+                                attacker,
+                                epsilons if attack is not None else (),
+                                settings.dataset,
+                                settings.draws,
+                                settings.eot,
+                                seed,
+                            )

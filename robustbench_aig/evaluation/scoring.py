@@ -1,0 +1,116 @@
+"""Scoring: what the defended model makes of given images, over fresh draws. No attack's own success flag is believed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_aig.evaluation.gating import Gating
+from robustbench_aig.evaluation.target import DefenseLike, defense_noise, run
+from robustbench_aig.models.noise import Stage
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The outcome of S draws for N images, on the CPU.
+
+    Attributes:
+        correct: (S, N) bool.
+        vote: (N,) int16, the class of the largest mean softmax over the draws.
+        open: (S, N, L) bool gate decisions; L = 0 without gates.
+        prob: (N, L) float32 mean chance of being open.
+        macs: (N,) float64 mean multiply-adds; NaN without gates.
+    """
+
+    correct: npt.NDArray[np.bool_]
+    vote: npt.NDArray[np.int16]
+    open: npt.NDArray[np.bool_]
+    prob: npt.NDArray[np.float32]
+    macs: npt.NDArray[np.float64]
+
+    @property
+    def count(self) -> npt.NDArray[np.uint8]:
+        """(N,) in how many draws the image was classified correctly."""
+        return self.correct.sum(0).astype(np.uint8)
+
+    @classmethod
+    def join(cls, parts: "list[Scores]") -> "Scores":
+        """One record of consecutive batches."""
+        return cls(
+            np.concatenate([part.correct for part in parts], 1),
+            np.concatenate([part.vote for part in parts]),
+            np.concatenate([part.open for part in parts], 1),
+            np.concatenate([part.prob for part in parts]),
+            np.concatenate([part.macs for part in parts]),
+        )
+
+    def take(self, rows: slice) -> "Scores":
+        """The record of some images."""
+        return Scores(self.correct[:, rows], self.vote[rows], self.open[:, rows], self.prob[rows], self.macs[rows])
+
+    def choose(self, other: "Scores", where: npt.NDArray[np.bool_]) -> "Scores":
+        """This record with the images ``where`` (N,) replaced by those of ``other``."""
+        return Scores(
+            np.where(where, other.correct, self.correct),
+            np.where(where, other.vote, self.vote),
+            np.where(where[:, None], other.open, self.open),
+            np.where(where[:, None], other.prob, self.prob),
+            np.where(where, other.macs, self.macs),
+        )
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    gating: Gating,
+    gates: int,
+    defense: DefenseLike | None,
+    images: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    *,
+    seed: int,
+    draws: int,
+    stage: Stage = "score",
+) -> Scores:
+    """Classify images ``draws`` times through the real defence.
+
+    Args:
+        model: in eval mode, on the images' device.
+        gating: how its gates decide.
+        gates: how many it has.
+        defense: what stands before it.
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,).
+        ids: (N,) image ids, which name the noise.
+        seed: of the noise.
+        draws: S; pass 1 where nothing is random.
+        stage: the stream of draws; reported numbers use ``score``.
+    """
+    fixed = defense is not None and defense.deterministic
+    seen = defense(images) if fixed and defense is not None else images
+    probabilities: Tensor | float = 0.0
+    correct, opened = [], []
+    prob: Tensor | float = 0.0
+    macs: Tensor | float = 0.0
+    for draw in range(draws):
+        if defense is not None and not fixed:
+            seen = defense(images, defense_noise(defense, seed, stage, ids, [draw], images))
+        logits, trace = run(model, seen, gating.policy(gates, seed, stage, ids, [draw]))
+        correct.append(logits.argmax(1) == labels)
+        probabilities = probabilities + logits.float().softmax(1)
+        if trace is not None:
+            opened.append(trace.open > 0.5)
+            prob, macs = prob + trace.prob, macs + trace.macs
+    assert isinstance(probabilities, Tensor)
+    n = len(images)
+    gated = isinstance(prob, Tensor) and isinstance(macs, Tensor)
+    return Scores(
+        torch.stack(correct).cpu().numpy(),
+        probabilities.argmax(1).cpu().numpy().astype(np.int16),
+        torch.stack(opened).cpu().numpy() if gated else np.zeros((draws, n, 0), bool),
+        (prob / draws).float().cpu().numpy() if gated else np.zeros((n, 0), np.float32),  # type: ignore[union-attr]
+        (macs / draws).double().cpu().numpy() if gated else np.full(n, np.nan),  # type: ignore[union-attr]
+    )

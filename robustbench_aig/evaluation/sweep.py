@@ -1,0 +1,272 @@
+"""The sweep engine: runs the planned cells that are not finished, shares what they share, and writes each when it is done.
+
+Cells that differ only in the defence share one crafting where the attacker does not know the defence (``static``); all cells of
+one model, gating, defence and seed share one clean scoring.
+"""
+
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_aig.errors import UserError
+from robustbench_aig.evaluation import execution, rows
+from robustbench_aig.evaluation.attackers import paths
+from robustbench_aig.evaluation.audit import audit
+from robustbench_aig.evaluation.crafting import craft
+from robustbench_aig.evaluation.plan import Cell, Settings, plan
+from robustbench_aig.evaluation.rows import Outcome, Spent
+from robustbench_aig.evaluation.scoring import Scores, score
+from robustbench_aig.evaluation.target import Passes, frozen
+from robustbench_aig.models.checkpoints import weights_hash
+from robustbench_aig.models.noise import Stage
+from robustbench_aig.progress import Progress, Silent
+from robustbench_aig.provenance import provenance
+from robustbench_aig.store import RunFolder
+
+DEFAULT_BATCH = {"cpu": 250, "cuda": 2000}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a sweep ended.
+
+    Attributes:
+        done: cells computed now.
+        skipped: cells that were finished before.
+        failed: what went wrong, by cell label.
+        claim_valid: False when a check of the audit failed.
+    """
+
+    done: int
+    skipped: int
+    failed: dict[str, str]
+    claim_valid: bool
+
+
+def sweep(settings: Settings, out: Path, *, config: dict[str, Any] | None = None, progress: Progress | None = None) -> Done:
+    """Compute every cell of the grid into the run folder ``out``; finished cells are kept, so the same call resumes.
+
+    Args:
+        settings: the grid.
+        out: the run folder.
+        config: what the user asked for, recorded in ``run.json``.
+        progress: told how far it is.
+
+    Raises:
+        UsageError: the grid makes no sense.
+        UserError: the folder cannot be used, or the disk is full; finished cells are kept.
+    """
+    cells = plan(settings)
+    folder = RunFolder(out)
+    ids = [cell.id for cell in cells]
+    folder.refuse_foreign(ids)
+    with folder.locked():
+        folder.discard_unfinished()
+        skipped = set(folder.finished())
+        run = {
+            "config": config or {},
+            "cells": [{"id": cell.id, "label": cell.label, "identity": cell.identity} for cell in cells],
+            "provenance": provenance(settings),
+        }
+        folder.write_run({**run, "audit": [], "claim_valid": None})
+        weights = {model.name: weights_hash(model.network) for model in settings.models}
+        engine = _Engine(settings, folder, progress or Silent())
+        failed = engine.run([cell for cell in cells if cell.id not in skipped])
+        folder.write_tables(ids)
+        findings = [asdict(finding) for finding in audit(folder, cells, settings, settings.audit, weights)]
+        valid = not any(finding["verdict"] == "FAIL" for finding in findings)
+        folder.write_run({**run, "audit": findings, "claim_valid": valid, "failed": failed})
+    return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
+
+
+def _shares_crafting(cell: Cell) -> tuple[Any, ...]:
+    """Cells with equal keys are attacked once: everything but a defence that the attacker does not know."""
+    defense = None if cell.attacker in ("static", "none") else cell.defense
+    return (cell.seed, cell.model.name, cell.gating, cell.attack, cell.attacker, defense and defense.name)
+
+
+class _Engine:
+    def __init__(self, settings: Settings, folder: RunFolder, progress: Progress) -> None:
+        self.settings, self.folder, self.progress = settings, folder, progress
+        self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 250)
+        self.clean: dict[tuple[Any, ...], Scores] = {}
+
+    def run(self, cells: list[Cell]) -> dict[str, str]:
+        """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at once."""
+        failed: dict[str, str] = {}
+        self.progress.start(sum(len(cell.dataset) * max(1, len(cell.epsilons)) for cell in cells), "sweep")
+        for _, group in groupby(cells, key=_shares_crafting):
+            job = list(group)
+            try:
+                self._with_room(job)
+            except UserError:
+                raise
+            except Exception as error:
+                for cell in job:
+                    failed[cell.label] = f"{type(error).__name__}: {error}"
+                self.progress.note(f"failed: {job[0].label}: {error}\n{traceback.format_exc()}")
+        self.progress.stop()
+        return failed
+
+    def _with_room(self, job: list[Cell]) -> None:
+        """Run a job; on a lack of memory halve the batch and start the job again (only if the size was ours to choose)."""
+        while True:
+            try:
+                with frozen(job[0].model.network):
+                    return self._job(job)
+            except torch.OutOfMemoryError:
+                if self.settings.batch_size is not None or self.batch_size == 1:
+                    raise UserError(f"out of memory at {self.batch_size} images per pass; set a smaller --batch-size.") from None
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                self.progress.note(f"out of memory: going on with {self.batch_size} images per pass")
+
+    def _job(self, job: list[Cell]) -> None:
+        started = time.monotonic()
+        if job[0].attack is None:
+            for cell in job:
+                self._write(cell, [], None, started)
+            return
+        parts: dict[str, list[list[dict[str, Outcome]]]] = {cell.id: [] for cell in job}
+        spent: list[Spent] = []
+        names: list[str] = []
+        draws = job[0].eot if job[0].attacker == "adaptive" and job[0].stochastic else 1
+        for images, labels, ids, at in self._batches(job[0], max(1, self.batch_size // draws)):
+            passes = Passes.none(len(images), images.device)
+            outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
+            names = []
+            targets = list(paths(job[0], ids, passes))
+            choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
+            for name, target in targets:
+                names.append(name)
+                crafted = craft(job[0].attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
+                for cell in job:
+                    for number, epsilon in enumerate(cell.epsilons):
+                        scores = self._score(cell, crafted.images[number], labels, ids)
+                        chosen = self._score(cell, crafted.images[number], labels, ids, "select") if choose else scores
+                        outcomes[cell.id][number][name] = Outcome(
+                            epsilon,
+                            scores,
+                            chosen.count,
+                            crafted.linf[number].cpu().numpy(),
+                            crafted.l2[number].cpu().numpy(),
+                            crafted.invalid[number].cpu().numpy(),
+                        )
+            del crafted
+            spent.append(Spent(*(getattr(passes, field.name).cpu().numpy() for field in fields(Spent))))
+            for cell in job:
+                parts[cell.id].append(outcomes[cell.id])
+            self.progress.advance(len(images) * len(job) * len(job[0].epsilons))
+        total = Spent(*(np.concatenate([getattr(part, field.name) for part in spent]) for field in fields(Spent)))
+        for cell in job:
+            joined = [
+                {name: _join([batch[number][name] for batch in parts[cell.id]]) for name in names}
+                for number in range(len(cell.epsilons))
+            ]
+            self._write(cell, joined, total, started)
+
+    def _score(self, cell: Cell, images: Tensor, labels: Tensor, ids: Tensor, stage: Stage = "score") -> Scores:
+        return score(
+            cell.model.network,
+            cell.gating,
+            cell.model.gates,
+            cell.defense,
+            images,
+            labels,
+            ids,
+            seed=cell.seed,
+            draws=cell.scoring_draws,
+            stage=stage,
+        )
+
+    def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        device = self.settings.device
+        for index in torch.arange(len(cell.dataset)).split(size):
+            images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
+            yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device), index
+
+    def _clean(self, cell: Cell) -> Scores:
+        """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""
+        clean = replace(cell, attack=None, attacker="none", epsilons=())
+        if clean.id not in self.clean:
+            if (self.folder.cell(clean.id) / "draws.npz").exists():
+                self.clean[clean.id] = rows.unpack(self.folder.draws(clean.id))
+            else:
+                batches = self._batches(clean, self.batch_size)
+                parts = [self._score(clean, images, labels, ids) for images, labels, ids, _ in batches]
+                self.clean[clean.id] = Scores.join(parts)
+        return self.clean[clean.id]
+
+    def _write(self, cell: Cell, outcomes: list[dict[str, Outcome]], spent: Spent | None, started: float) -> None:
+        clean = self._clean(cell)
+        result: dict[str, Any] = {"id": cell.id, **cell.columns, "identity": cell.identity}
+        table: pd.DataFrame | None = None
+        if spent is None:
+            result["rows"] = [rows.summary(cell, "none", clean, None, None)]
+            best: list[Outcome] = []
+            self.progress.advance(len(cell.dataset))
+        else:
+            best = [_worst(choices) for choices in outcomes]
+            result["rows"] = [rows.summary(cell, cell.attacker, clean, outcome, spent) for outcome in best]
+            if len(outcomes[0]) > 1:
+                result["rows"] += [
+                    rows.summary(cell, f"{cell.attacker}/{name}", clean, choices[name], spent)
+                    for name in outcomes[0]
+                    for choices in outcomes
+                ]
+            result["measures"] = [rows.measures(outcome, spent) for outcome in best]
+            table = self._execution(cell, clean, best)
+        result["seconds"] = round(time.monotonic() - started, 3)
+        result["batch_size"] = self.batch_size
+        draws = rows.pack(clean) if cell.attack is None else None
+        self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws)
+
+    def _execution(self, cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pd.DataFrame | None:
+        if not cell.model.gates:
+            return None
+        masks = execution.groups(cell.dataset.labels.numpy(), cell.dataset.classes, cell.dataset.categories)
+        frames = []
+        for outcome in outcomes:
+            frame = execution.table(clean, outcome.scores, masks, cell.model.block_names)
+            keys = {**cell.columns, "eps": outcome.epsilon.value, "seed": cell.seed}
+            for position, (name, value) in enumerate(keys.items()):
+                frame.insert(position, name, value)
+            frames.append(frame.drop(columns="dataset"))
+        return pd.concat(frames, ignore_index=True)
+
+
+def _join(parts: list[Outcome]) -> Outcome:
+    return Outcome(
+        parts[0].epsilon,
+        Scores.join([part.scores for part in parts]),
+        np.concatenate([part.selection for part in parts]),
+        np.concatenate([part.linf for part in parts]),
+        np.concatenate([part.l2 for part in parts]),
+        np.concatenate([part.invalid for part in parts]),
+    )
+
+
+def _worst(choices: dict[str, Outcome]) -> Outcome:
+    """The per-image minimum over paths: for each image the path that selection draws find correct least often."""
+    first, *others = choices.values()
+    best = first
+    for other in others:
+        where = other.selection < best.selection
+        best = Outcome(
+            best.epsilon,
+            best.scores.choose(other.scores, where),
+            np.where(where, other.selection, best.selection),
+            np.where(where, other.linf, best.linf),
+            np.where(where, other.l2, best.l2),
+            np.where(where, other.invalid, best.invalid),
+        )
+    return best

@@ -1,0 +1,295 @@
+"""The target: a classifier as an attacker sees it.
+
+An attack gets one target per batch. The target knows the model, how its gates decide, which defence stands before it and what
+the attacker differentiates in its place, and it counts the passes that the attack spends on every image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_aig.evaluation.gating import Gating
+from robustbench_aig.models.gates import GateTrace, Gradient, Policy
+from robustbench_aig.models.noise import Stage, uniform
+
+
+class DefenseLike(Protocol):
+    """What the evaluation needs of a defence; ``defenses.base.Defense`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def deterministic(self) -> bool: ...
+    @property
+    def surrogates(self) -> tuple[str, ...]: ...
+    def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor: ...
+    def surrogate(self, kind: str, images: Tensor, uniform: Tensor | None = None) -> Tensor: ...
+    def uniforms(self, image_shape: tuple[int, int, int]) -> int: ...
+    def settings(self) -> dict[str, Any]: ...
+    def record(self) -> dict[str, Any]: ...
+
+
+class View(NamedTuple):
+    """What an objective may use: the outcome of K draws for N images.
+
+    Attributes:
+        logits: (K, N, classes).
+        trace: margins, decisions (K, N, L); None for a model without gates.
+    """
+
+    logits: Tensor
+    trace: GateTrace | None
+
+
+Objective = Callable[[View], Tensor]
+"""Maps a view to one value per image, (N,), that the attacker wants large."""
+
+
+@dataclass
+class Passes:
+    """What an attack spent on each image of the batch: (N,) int64 tensors.
+
+    Attributes:
+        forwards: forward passes.
+        backwards: backward passes.
+        gradients: gradients asked for (one averages over all draws).
+        stalled: how many of them were zero in every pixel, so that they said nothing.
+    """
+
+    forwards: Tensor
+    backwards: Tensor
+    gradients: Tensor
+    stalled: Tensor
+
+    @classmethod
+    def none(cls, images: int, device: torch.device | None = None) -> "Passes":
+        """Counters at zero."""
+        return cls(*(torch.zeros(images, dtype=torch.int64, device=device) for _ in range(4)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Images to learn from that are not attacked: for universal perturbations and class prototypes.
+
+    Attributes:
+        images: (M, C, H, W) in [0, 1].
+        labels: (M,).
+        ids: (M,).
+        classes: their names; empty where unknown.
+        memory: what was learnt from them, by the settings that it depends on, so that every batch finds it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    classes: tuple[str, ...] = ()
+    memory: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A classifier as the attacker sees it, for one batch of N images.
+
+    Attributes:
+        model: the network, in eval mode, on the images' device.
+        gating: how its gates decide.
+        gates: how many it has.
+        ids: (N,) image ids on the images' device; they name the gate noise.
+        rows: (N,) positions of these images in ``passes``.
+        passes: counters of the whole batch, shared by every subset.
+        seed: of all noise.
+        draws: K, the gate (and defence) draws that one gradient averages over: 1 is the paper's attacker, more is EOT.
+        gate_gradient: how hard gate decisions pass gradients.
+        defense: what stands before the model, or None where the attacker does not know of it.
+        surrogate: which stand-in of the defence is differentiated; None if the defence itself can be.
+        gradient_stage: the stream that gradients draw from; a known-noise attacker uses ``score``.
+        fixed_noise: draw numbers stay the same at every step (common random numbers; the known-noise attacker's view).
+        transfer: the images will be scored on something else, so that fooling this target decides nothing.
+        reference: images to learn from, for the attacks that need some.
+    """
+
+    model: nn.Module
+    gating: Gating
+    gates: int
+    ids: Tensor
+    rows: Tensor
+    passes: Passes
+    seed: int
+    draws: int = 1
+    gate_gradient: Gradient = "straight-through"
+    defense: DefenseLike | None = None
+    surrogate: str | None = None
+    fixed_noise: bool = False
+    gradient_stage: Stage = "craft"
+    transfer: bool = False
+    reference: Reference | None = None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two forward passes of an image can differ."""
+        return self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the forward pass of a gradient is already the verdict: no randomness, and the real defence runs in it."""
+        return not self.stochastic and self.surrogate != "end-to-end"
+
+    def take(self, index: Tensor) -> "Target":
+        """The target for a subset of the batch; passes still count towards the whole."""
+        return replace(self, ids=self.ids[index], rows=self.rows[index.to(self.rows.device)])
+
+    def gradient(
+        self, images: Tensor, objective: Objective, step: int = 0, policy: Policy | None = None
+    ) -> tuple[Tensor, Tensor, View]:
+        """Value and input gradient of an objective, averaged over this target's draws as the objective says.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            objective: from the (K, N, …) view to (N,).
+            step: the attack's step number; each step sees fresh noise unless ``fixed_noise``.
+            policy: decides in place of the gating, for the draw-major stack of this step's draws.
+
+        Returns:
+            values (N,), gradient (N, C, H, W) and the detached view that they come from.
+
+        Raises:
+            RuntimeError: no gradient reaches the images (torch's own message).
+        """
+        draws = self.draw_numbers(step)
+        seen: list[View] = []
+
+        def function(inputs: Tensor) -> Tensor:
+            seen.append(self._view(inputs, draws, self.gradient_stage, self.gate_gradient, policy, differentiable=True))
+            return objective(seen[0])
+
+        values, gradient = self.differentiate(images, function)
+        self.spend(len(draws), len(draws))
+        trace = seen[0].trace
+        if trace is not None:
+            trace = GateTrace(trace.margin.detach(), trace.open.detach(), trace.costs)
+        return values, gradient, View(seen[0].logits.detach(), trace)
+
+    def differentiate(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Values (N,) and input gradient of any function of the images; counts a gradient, but no passes.
+
+        Raises:
+            RuntimeError: no gradient reaches the images (torch's own message).
+        """
+        with torch.enable_grad():
+            inputs = images.detach().clone().requires_grad_()
+            values = function(inputs)
+            (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        self._count(self.passes.gradients, 1)
+        self.passes.stalled.index_add_(0, self.rows, (gradient.flatten(1) == 0).all(1).long())
+        return values.detach(), gradient
+
+    def spend(self, forwards: int | Tensor, backwards: int | Tensor = 0) -> None:
+        """Count passes: of every image, or (N,) of each."""
+        self._count(self.passes.forwards, forwards)
+        self._count(self.passes.backwards, backwards)
+
+    def draw_numbers(self, step: int) -> list[int]:
+        """The draws that the gradient of a step averages over."""
+        count = self.draws if self.stochastic else 1
+        step = 0 if self.fixed_noise else step
+        return list(range(step * count, (step + 1) * count))
+
+    def seen(self, images: Tensor, draws: list[int], stage: Stage, *, differentiable: bool) -> Tensor:
+        """What reaches the model, (K x N, C, H, W), draw-major: through the defence or its differentiated stand-in."""
+        copies = images.expand(len(draws), *images.shape).flatten(0, 1) if len(draws) > 1 else images
+        return copies if self.defense is None else self._defend(copies, draws, stage, differentiable)
+
+    @torch.no_grad()
+    def view(
+        self,
+        images: Tensor,
+        stage: Stage = "select",
+        draws: Sequence[int] | None = None,
+        policy: Policy | None = None,
+    ) -> View:
+        """What the model says of images, without gradients and through the real defence if the attacker knows it.
+
+        Args:
+            images: (N, C, H, W).
+            stage: which stream of noise.
+            draws: draw numbers; by default as many as the gradient uses, or one where nothing is random.
+            policy: decides in place of the gating, for the draw-major stack of the draws.
+        """
+        numbers = list(range(self.draws)) if draws is None else list(draws)
+        if not self.stochastic:
+            numbers = numbers[:1]
+        view = self._view(images, numbers, stage, "none", policy, differentiable=False)
+        self.spend(len(numbers))
+        return view
+
+    def uniform(self, slots: int, draw: int) -> Tensor:
+        """(N, slots) uniform numbers in (0, 1) for random starts and directions, by image id."""
+        numbers = uniform(self.seed, "start", self.ids, slots, [draw])[0]
+        return torch.from_numpy(numbers).to(self.ids.device, torch.float32)
+
+    def _view(
+        self,
+        images: Tensor,
+        draws: list[int],
+        stage: Stage,
+        gradient: Gradient,
+        policy: Policy | None,
+        *,
+        differentiable: bool,
+    ) -> View:
+        copies = self.seen(images, draws, stage, differentiable=differentiable)
+        policy = policy or self.gating.policy(self.gates, self.seed, stage, self.ids, draws, gradient)
+        logits, trace = run(self.model, copies, policy)
+        if trace is not None:
+            shape = (len(draws), len(images), -1)
+            trace = GateTrace(trace.margin.view(shape), trace.open.view(shape), trace.costs)
+        return View(logits.view(len(draws), len(images), -1), trace)
+
+    def _defend(self, images: Tensor, draws: list[int], stage: Stage, differentiable: bool) -> Tensor:
+        assert self.defense is not None
+        numbers = defense_noise(self.defense, self.seed, stage, self.ids, draws, images)
+        if differentiable and self.surrogate is not None:
+            return self.defense.surrogate(self.surrogate, images, numbers)
+        return self.defense(images, numbers)
+
+    def _count(self, counter: Tensor, passes: int | Tensor) -> None:
+        counter.index_add_(0, self.rows, torch.zeros_like(self.rows) + passes)
+
+
+def run(model: nn.Module, images: Tensor, policy: Any | None) -> tuple[Tensor, GateTrace | None]:
+    """Logits (N, classes), and the gate trace where ``policy`` is given (a model with gates)."""
+    if policy is None:
+        return model(images), None
+    traced: tuple[Tensor, GateTrace] = model.traced(images, policy)  # type: ignore[operator]
+    return traced
+
+
+def defense_noise(
+    defense: DefenseLike, seed: int, stage: Stage, ids: Tensor, draws: Sequence[int], images: Tensor
+) -> Tensor | None:
+    """The (draws x N, slots) uniform numbers that a random defence consumes, draw-major; None for a deterministic one."""
+    slots = defense.uniforms((images.shape[1], images.shape[2], images.shape[3]))
+    if not slots:
+        return None
+    own: dict[Stage, Stage] = {"craft": "defend-craft", "select": "defend-select", "score": "defend-score"}
+    numbers = uniform(seed, own.get(stage, "defend-craft"), ids, slots, draws)
+    return torch.from_numpy(numbers).flatten(0, 1).to(images.device, torch.float32)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; each module's and parameter's own setting is restored after."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
