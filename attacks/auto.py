@@ -1,0 +1,55 @@
+"""An AutoAttack (Croce and Hein, 2020) of our own: per image the worst of APGD-CE, targeted APGD, FMN and Square."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attacks._search import Search, Searching, at_least
+from attacks.apgd import APGD
+from attacks.apgd_t import APGDT
+from attacks.base import Attack
+from attacks.fmn import FMN
+from attacks.losses import Average
+from attacks.square import Square
+from attacks.worst import combine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto(Searching):
+    """Each member attacks only what the ones before have left; FMN, once for all budgets, takes the place of FAB.
+
+    For a random target an image counts as decided only when all of 32 fresh draws are successes, never by one draw, and
+    candidates of all members are compared on the same ``select`` draws.
+
+    Attributes:
+        steps: of APGD, of each run of targeted APGD, and of FMN.
+        classes: that targeted APGD aims at.
+        queries: of Square.
+        average: over the draws of a random target.
+    """
+
+    name: ClassVar[str] = "auto"
+
+    steps: int = 100
+    classes: int = 9
+    queries: int = 5000
+    average: Average = "loss"
+
+    def __post_init__(self) -> None:
+        at_least(steps=(self.steps, 1), classes=(self.classes, 1), queries=(self.queries, 1))
+
+    def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
+        enough = searches[0].logits.shape[1] >= 4
+        members: tuple[Attack, ...] = (
+            APGD(norm=self.norm, steps=self.steps, average=self.average),
+            APGDT(
+                norm=self.norm,
+                steps=self.steps,
+                classes=self.classes,
+                loss="dlr" if enough else "margin",
+                average=self.average,
+            ),
+            FMN(norm=self.norm, steps=self.steps, average=self.average),
+            Square(norm=self.norm, queries=self.queries),
+        )
+        combine(members, searches, budgets)

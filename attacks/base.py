@@ -1,0 +1,56 @@
+"""What every attack is: a frozen dataclass of parameters that maps images to perturbed images, one set per budget."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import Field, asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from robustbench_aig.evaluation.target import Target
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack with all its parameters.
+
+    Attributes:
+        norm: of the perturbation; budgets are in pixel units of [0, 1].
+    """
+
+    name: ClassVar[str]
+    needs_gradient: ClassVar[bool] = True
+    needs_gates: ClassVar[bool] = False
+    iterated: ClassVar[bool] = True
+
+    norm: Norm = "linf"
+
+    @abstractmethod
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        """Perturb a batch for every budget.
+
+        Args:
+            target: what the attacker knows; it counts the passes spent.
+            images: (N, C, H, W) float32 in [0, 1].
+            labels: (N,) int64 true classes.
+            budgets: E sizes of the norm ball, ascending, above 0.
+
+        Returns:
+            (E, N, C, H, W) images in [0, 1], each inside its ball. The clean image is always a candidate.
+        """
+
+    @property
+    def label(self) -> str:
+        """The specification in its shortest form: the name and the parameters that differ from their defaults."""
+        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "norm" and not _is_default(self, f)]
+        return f"{self.name}:{','.join(changed)}" if changed else self.name
+
+    def settings(self) -> dict[str, Any]:
+        """Name and every parameter with defaults filled in: what identifies the attack in a run."""
+        return {"name": self.name, **asdict(self)}
+
+
+def _is_default(attack: Attack, field: "Field[Any]") -> bool:
+    return bool(getattr(attack, field.name) == field.default)

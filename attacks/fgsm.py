@@ -1,0 +1,39 @@
+"""FGSM and its L2 form, the fast gradient method (Goodfellow, Shlens and Szegedy, 2015)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks._ops import direction
+from attacks.base import Attack
+from attacks.losses import Aim, Average, Goal, Loss
+from robustbench_aig.evaluation.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """One step of full size along the gradient: ``clamp(x + eps sign(g), 0, 1)`` in Linf, ``g / |g|`` in L2.
+
+    All budgets share one gradient, so a sweep costs one forward and one backward pass per image (and draw).
+
+    Attributes:
+        loss: ``ce`` is the paper's; ``margin`` and ``auto`` do not go blind where cross-entropy saturates.
+        average: over the draws of a random target.
+        goal: any wrong class, or one to reach.
+    """
+
+    name: ClassVar[str] = "fgsm"
+    iterated: ClassVar[bool] = False
+
+    loss: Loss = "ce"
+    average: Average = "loss"
+    goal: Goal = "untargeted"
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        aim = Aim.of(self.goal, target, images, labels)
+        _, gradient, _ = target.gradient(images, aim.objective(self.loss, self.average))
+        unit = direction(gradient, self.norm)
+        return torch.stack([(images + budget * unit).clamp(0, 1) for budget in budgets])

@@ -1,0 +1,81 @@
+"""What the attacks on gates share: their parameters, and the search over budgets."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack
+from attacks.gates.estimators import Estimator
+from attacks.gates.objectives import Goal
+from attacks.gates.optimiser import Best, Search, Start, maximise
+from robustbench_aig.errors import UsageError
+from robustbench_aig.evaluation.target import Target
+
+
+def require_gates(target: Target, name: str) -> None:
+    """Refuse a model without gates.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not target.gates or target.gating.kind == "none":
+        raise UsageError(f"attack '{name}' aims at gates, and this model has none; attack a ConvNet-AIG.")
+
+
+def require_decisions(target: Target, name: str) -> None:
+    """Refuse gates that scale blocks in place of deciding.
+
+    Raises:
+        UsageError: the gating is ``expected``.
+    """
+    if target.gating.kind == "expected":
+        raise UsageError(f"attack '{name}' needs gates that decide; choose the stochastic or the deterministic gating.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateAttack(Attack):
+    """An attack that maximises a goal about gates.
+
+    Candidates of a smaller budget count at a larger one, so that the metric cannot fall with the budget.
+
+    Attributes:
+        steps: per start.
+        restarts: how many starts.
+        estimator: of the gradient through sampled gates.
+        draws: that it averages over; 0 doubles them for each image until its gradient is steady.
+    """
+
+    needs_gates: ClassVar[bool] = True
+    starts: ClassVar[tuple[Start, ...]] = ("best", "colour", "twin", "smooth", "random")
+
+    steps: int = 40
+    restarts: int = 5
+    estimator: Estimator = "auto"
+    draws: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.draws < 0:
+            raise ValueError("steps and restarts must be 1 or more, draws 0 or more")
+
+    @property
+    def search(self) -> Search:
+        """How hard to search."""
+        return Search(self.norm, self.steps, self.restarts, self.estimator, self.draws, self.starts)
+
+    @abstractmethod
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
+        """What is wanted of clean images (N, C, H, W)."""
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        require_gates(target, self.name)
+        goal = self.goal(target, images, labels)
+        best: Best | None = None
+        found = []
+        for budget in budgets:
+            best = maximise(target, images, goal, budget, self.search, best)
+            found.append(best.images)
+        return torch.stack(found)

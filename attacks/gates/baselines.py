@@ -1,0 +1,278 @@
+"""Published attacks on adaptive networks, from their equations, in the family's ball and with its best-iterate
+selection.
+
+Each takes the aim that it is compared on; only the pull (or the lack of one) is its own, so the difference is the
+method's.
+They run without the family's special starts beyond the random ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from attacks._ops import direction, normal, per_image, project, uniform
+from attacks.gates.base import GateAttack, require_gates
+from attacks.gates.estimators import Estimator, judge, resolve
+from attacks.gates.joint import Aim, aim_goal
+from attacks.gates.objectives import Goal, trace_of
+from attacks.gates.optimiser import Best, Start, colour_shift
+from attacks.losses import ce
+from robustbench_aig.evaluation.target import Target, View
+
+
+@dataclass(frozen=True)
+class Borrowed(Goal):
+    """A pull of its own, judged by the score of another goal."""
+
+    gates_only: ClassVar[bool] = False
+
+    aim: Goal
+
+    def score(self, view: View, weights: Tensor) -> Tensor:
+        return self.aim.score(view, weights)
+
+
+@dataclass(frozen=True)
+class HingeGoal(Borrowed):
+    """Probability hinge on the gates on the wrong side (ILFO), or keeping those on the right one (``keep``)."""
+
+    wanted: Tensor
+    project: bool
+    keep: bool = False
+
+    def values(self, view: View) -> Tensor:
+        trace = trace_of(view)
+        chance = torch.where(self.wanted > 0.5, trace.prob, 1 - trace.prob)
+        right = trace.open.detach() == self.wanted
+        return torch.where(right == self.keep, chance.clamp_max(0.5) if not self.keep else chance, 0.0).sum(-1)
+
+    @property
+    def guard(self) -> "HingeGoal | None":
+        return replace(self, keep=True) if self.project and not self.keep else None
+
+
+@dataclass(frozen=True)
+class PowerGoal(Borrowed):
+    """GradMDM: the alpha-norm of min(p, 1/2) up, that of 1 - max(p, 1/2) down; p is the chance of the wanted side."""
+
+    wanted: Tensor
+    alphas: tuple[float, float] = (50.0, 3.5)
+
+    def values(self, view: View) -> Tensor:
+        trace = trace_of(view)
+        chance = torch.where(self.wanted > 0.5, trace.prob, 1 - trace.prob)
+        low, high = chance.clamp(1e-6, 0.5), (1 - chance.clamp_min(0.5)).clamp_min(1e-6)
+        return _norm(low, self.alphas[0]) - _norm(high, self.alphas[1])
+
+
+def _norm(values: Tensor, alpha: float) -> Tensor:
+    return ((alpha * values.log()).logsumexp(-1) / alpha).exp()
+
+
+@dataclass(frozen=True)
+class EvenGoal(Borrowed):
+    """Every gate's softmax towards (1/2, 1/2), as DeepSloth does to exits."""
+
+    def values(self, view: View) -> Tensor:
+        margin = trace_of(view).margin
+        return (logsigmoid(margin) + logsigmoid(-margin)).mean(-1) / 2
+
+
+@dataclass(frozen=True)
+class LossGoal(Borrowed):
+    """Cross-entropy, on a soft-gated twin sigmoid(sharpness * margin) where ``ladder`` gives sharpnesses (LGM)."""
+
+    labels: Tensor
+    ladder: tuple[float, ...] = ()
+    sharpness: float | None = None
+
+    def values(self, view: View) -> Tensor:
+        return ce(view.logits, self.labels)
+
+    @property
+    def soft(self) -> float | None:
+        return self.sharpness
+
+    def variant(self, restart: int) -> "LossGoal":
+        return replace(self, sharpness=self.ladder[restart % len(self.ladder)]) if self.ladder else self
+
+
+def wanted_graph(aim: Goal, images: Tensor, gates: int) -> Tensor:
+    """(N, L) the decisions that an aim wants."""
+    rates = getattr(aim, "rates", None)
+    if isinstance(rates, Tensor):
+        return rates
+    inner = getattr(aim, "gates", None)
+    if isinstance(inner, Goal):
+        return wanted_graph(inner, images, gates)
+    return images.new_full((len(images), gates), 1.0 if getattr(aim, "sign", 1) > 0 else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(GateAttack):
+    """A published method, judged by an aim.
+
+    Attributes:
+        aim: the metric that the best iterate is chosen by.
+    """
+
+    starts: ClassVar[tuple[Start, ...]] = ("best", "random")
+
+    aim: Aim = "open"
+
+    def aimed(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
+        """The goal that judges."""
+        return aim_goal(self.aim, target, images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradAuto(Baseline):
+    """GradAuto (Pan et al. 2022): the probability hinge, its gradient made not to oppose that of the gates already
+    right.
+
+    Attributes:
+        conflict: False leaves the projection out, which is ILFO's loss (Haque et al. 2020) in a ball.
+    """
+
+    name: ClassVar[str] = "gates:gradauto"
+    conflict: bool = True
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> HingeGoal:
+        aim = self.aimed(target, images, labels)
+        return HingeGoal(aim, wanted_graph(aim, images, target.gates), self.conflict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILFO(GradAuto):
+    """ILFO's hinge (Haque et al. 2020), in a ball in place of its distance penalty."""
+
+    name: ClassVar[str] = "gates:ilfo"
+    conflict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradMDM(Baseline):
+    """The power loss of GradMDM (Pan et al. 2023)."""
+
+    name: ClassVar[str] = "gates:gradmdm"
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> PowerGoal:
+        aim = self.aimed(target, images, labels)
+        return PowerGoal(aim, wanted_graph(aim, images, target.gates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftTwin(Baseline):
+    """Cross-entropy on a soft-gated twin (LGM, Tao et al. 2024), its restarts at sharpness 0.1, 0.5, 1, 5 and 10."""
+
+    name: ClassVar[str] = "gates:soft-twin"
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> LossGoal:
+        return LossGoal(self.aimed(target, images, labels), labels, (1.0, 0.1, 0.5, 5.0, 10.0), 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Baseline):
+    """Gate probabilities towards one half (after DeepSloth, Hong et al. 2021)."""
+
+    name: ClassVar[str] = "gates:uniform"
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> EvenGoal:
+        return EvenGoal(self.aimed(target, images, labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Baseline):
+    """Cross-entropy with straight-through gates: plain PGD, and with ``draws=20`` AutoAttack's ``rand`` estimator."""
+
+    name: ClassVar[str] = "gates:ce"
+    estimator: Estimator = "straight-through"
+    draws: int = 1
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> LossGoal:
+        return LossGoal(self.aimed(target, images, labels), labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gradientless(Baseline):
+    needs_gradient: ClassVar[bool] = False
+    iterated: ClassVar[bool] = False
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
+        return self.aimed(target, images, labels)
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        require_gates(target, self.name)
+        goal, estimator = self.goal(target, images, labels), resolve(self.estimator, target)
+        clean = judge(target, images, goal, estimator)[0]
+        found = []
+        for budget in budgets:
+            best = Best(images, clean)
+            self.look(target, images, goal, budget, estimator, best)
+            found.append(best.images)
+        return torch.stack(found)
+
+    def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
+        """Offer candidates."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCShift(_Gradientless):
+    """The best constant colour shift of full size."""
+
+    name: ClassVar[str] = "gates:dc-shift"
+
+    def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
+        colour_shift(target, images, goal, budget, replace(self.search, estimator=estimator), best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignNoise(_Gradientless):
+    """The best of ``steps`` random sign (L2: Gaussian) perturbations of full size."""
+
+    name: ClassVar[str] = "gates:sign-noise"
+
+    def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
+        for number in range(self.steps):
+            if self.norm == "linf":
+                unit = (uniform(target, images, number) - 0.5).sign()
+            else:
+                unit = direction(normal(target, images, number), "l2")
+            moved = (images + budget * unit.to(images)).clamp(0, 1)
+            best.offer(moved, judge(target, moved, goal, estimator)[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(_Gradientless):
+    """Random search on the metric with squares of one colour (after Andriushchenko et al. 2020); no gradient at all.
+
+    Attributes:
+        steps: queries.
+    """
+
+    name: ClassVar[str] = "gates:square"
+    iterated: ClassVar[bool] = True
+    steps: int = 500
+
+    def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
+        height, width = images.shape[2:]
+        channels = images.shape[1]
+        rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
+        columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)
+        for number in range(self.steps):
+            side = max(1, round((0.8 * (1 - number / self.steps) ** 2) ** 0.5 * min(height, width)))
+            random = target.uniform(2 + channels, number).to(images)
+            top, left = (
+                per_image((random[:, axis] * (size - side + 1)).floor()) for axis, size in ((0, height), (1, width))
+            )
+            inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
+            colour = (random[:, 2:] - 0.5).sign().view(-1, channels, 1, 1)
+            size = budget if self.norm == "linf" else budget / (channels**0.5 * side)
+            stamped = images + size * colour if self.norm == "linf" else best.images + size * colour
+            moved = project(torch.where(inside, stamped, best.images), images, budget, self.norm)
+            best.offer(moved, judge(target, moved, goal, estimator)[0])

@@ -1,0 +1,44 @@
+"""``gates:open`` and ``gates:close``: make a network spend as much, or as little, as its gates allow."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from attacks.gates.base import GateAttack
+from attacks.gates.goals import Compute
+from attacks.gates.objectives import Label, decision_shift
+from robustbench_aig.evaluation.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compute(GateAttack):
+    """Moves the executed multiply-adds, each gate weighted by what its block costs.
+
+    Attributes:
+        label: ``held`` keeps the predicted class, so that only the bill changes.
+    """
+
+    sign: ClassVar[Literal[1, -1]]
+
+    label: Literal["free", "held"] = "free"
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> Compute:
+        wish = Label.of(self.label, target, images, labels)
+        return Compute(self.sign, wish, target.gating.stochastic, decision_shift(target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open(_Compute):
+    """Opens gates: as much computation as possible."""
+
+    name: ClassVar[str] = "gates:open"
+    sign: ClassVar[Literal[1, -1]] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close(_Compute):
+    """Closes gates: as little computation as possible."""
+
+    name: ClassVar[str] = "gates:close"
+    sign: ClassVar[Literal[1, -1]] = -1

@@ -1,0 +1,293 @@
+"""Gradients of an expectation over sampled gates, E_g[l(x, g)], by six estimators behind one function.
+
+``straight-through``: sampled gates, backward through the relaxed sample (the official code; biased).
+``soft``: every block scaled by its chance of being open, one pass (mean field; biased).
+``score-function``: the pathwise gradient plus (l - mean of the other draws) times that of log P(g | x) (unbiased;
+Kool et al. 2019).
+``local-expectation``: the pathwise gradient plus, for every gate, the difference that flipping it makes, with all
+later gates decided anew under the same noise, times the gradient of its chance (unbiased; Titsias and Lazaro-Gredilla
+2015).
+``likely``: the graphs of probability above 1/1000 given that it is one of them, by enumeration that leaves the others
+out.
+``exact``: all 2^L graphs.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, logsigmoid
+
+from attacks._ops import TINY
+from attacks.gates.objectives import Goal, even_weights, select, trace_of
+from robustbench_aig.evaluation.gating import Gating
+from robustbench_aig.evaluation.target import Target, View
+from robustbench_aig.models.enumeration import LIMIT, enumerate_graphs, require_enumerable
+from robustbench_aig.models.gates import Forced, GateTrace, Policy, Relaxed
+from robustbench_aig.models.noise import Stage
+
+Estimator = Literal["auto", "straight-through", "soft", "score-function", "local-expectation", "likely", "exact"]
+"""``auto``: the likely graphs up to ten gates, straight-through above."""
+
+LEAST = 1e-3
+"""Graphs whose beginning is less probable than this are not ``likely``."""
+
+FIRST_DRAWS = 4
+MOST_DRAWS = 64
+FIDELITY = 0.9
+"""Draws are doubled until the gradient's expected cosine to its own limit is at least this."""
+
+GRAPHS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A gradient.
+
+    Attributes:
+        values: (N,) mean pull.
+        gradient: (N, C, H, W).
+        verdict: (N,) the goal's metric and (N,) whether its constraint holds, where the estimator knows both exactly.
+    """
+
+    values: Tensor
+    gradient: Tensor
+    verdict: tuple[Tensor, Tensor] | None = None
+
+
+def resolve(estimator: Estimator, target: Target) -> Estimator:
+    """What ``auto`` stands for.
+
+    Raises:
+        UsageError: ``exact`` or ``likely`` for a model that cannot be enumerated.
+    """
+    if estimator in ("exact", "likely"):
+        require_enumerable(target.gates)
+    if estimator == "auto":
+        return "likely" if target.gates <= LIMIT else "straight-through"
+    return estimator
+
+
+def estimate(
+    target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator, draws: int
+) -> Estimate:
+    """Value and gradient of ``E[goal.values - penalty * goal.violation]``.
+
+    Args:
+        target: what is attacked; where its gates are not sampled, its own gradient is taken.
+        images: (N, C, H, W).
+        goal: of these images.
+        penalty: (N,) weight of the constraint.
+        step: names the draws.
+        estimator: for sampled gates; not ``auto``.
+        draws: how many, 0 to double them for each image until its gradient is steady.
+    """
+    if goal.guard is not None:
+        held = estimate(target, images, goal.guard, penalty, step, estimator, draws).gradient
+        found = _estimate(target, images, goal, penalty, step, estimator, draws)
+        return replace(found, gradient=_without(found.gradient, held))
+    return _estimate(target, images, goal, penalty, step, estimator, draws)
+
+
+def _without(gradient: Tensor, held: Tensor) -> Tensor:
+    """The gradient less its component against ``held``, per image (N, C, H, W)."""
+    against = (gradient * held).sum((1, 2, 3), keepdim=True).clamp_max(0)
+    return gradient - against / held.square().sum((1, 2, 3), keepdim=True).clamp_min(TINY) * held
+
+
+def _estimate(
+    target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator, draws: int
+) -> Estimate:
+    if goal.soft is not None:
+        policy = Relaxed(images.new_zeros(1, target.gates), 1 / goal.soft)
+        once = replace(target, draws=1)
+        values, gradient, _ = once.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step, policy)
+        return Estimate(values, gradient)
+    if goal.teacher is not None:
+        return _along(target, images, goal, goal.teacher, penalty, step)
+    if not target.gating.stochastic:
+        return _pathwise(target, images, goal, penalty, step)
+    if estimator in ("exact", "likely"):
+        return _exact(target, images, goal, penalty, step, _least(estimator))
+    if estimator == "soft":
+        return _pathwise(replace(target, gating=Gating("expected")), images, goal, penalty, step)
+    draws = draws or (target.draws if target.fixed_noise else 0)
+    if draws:
+        return _sampled(replace(target, draws=draws), images, goal, penalty, step, estimator)
+    return _doubling(target, images, goal, penalty, step, estimator)
+
+
+def _pull(goal: Goal, view: View, penalty: Tensor) -> Tensor:
+    values, violation = goal.values(view), goal.violation(view)
+    return values if violation is None else values - penalty * violation
+
+
+def _pathwise(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int) -> Estimate:
+    values, gradient, _ = target.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step)
+    return Estimate(values, gradient)
+
+
+def _along(target: Target, images: Tensor, goal: Goal, graphs: Tensor, penalty: Tensor, step: int) -> Estimate:
+    """Gradient with the graphs (N, T, L) forced: exact in the image, as nothing is decided."""
+    policy = Forced(graphs.transpose(0, 1).flatten(0, 1))
+    forced = replace(target, draws=graphs.shape[1])
+    values, gradient, _ = forced.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step, policy)
+    return Estimate(values, gradient)
+
+
+def _exact(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, least: float) -> Estimate:
+    parts = [
+        _exact_part(target.take(rows), images[rows], goal.take(rows), penalty[rows], step, least)
+        for rows in torch.arange(len(images), device=images.device).split(_at_once(target))
+    ]
+    verdicts = [part.verdict for part in parts if part.verdict is not None]
+    return Estimate(
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.gradient for part in parts]),
+        (torch.cat([v[0] for v in verdicts]), torch.cat([v[1] for v in verdicts])) if verdicts else None,
+    )
+
+
+def _exact_part(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, least: float) -> Estimate:
+    draws = target.draw_numbers(step) if _random_defense(target) else [0]
+    verdict: list[tuple[Tensor, Tensor]] = []
+
+    def function(inputs: Tensor) -> Tensor:
+        view, weights = _enumerated(target, inputs, draws, target.gradient_stage, least, differentiable=True)
+        if target.defense is None and not goal.paired:
+            with torch.no_grad():
+                verdict.append((goal.metric(view, weights), goal.feasible(view, weights)))
+        return (weights * _pull(goal, view, penalty)).sum(0)
+
+    values, gradient = target.differentiate(images, function)
+    return Estimate(values, gradient, verdict[0] if verdict else None)
+
+
+def _enumerated(
+    target: Target, images: Tensor, draws: list[int], stage: Stage, least: float, *, differentiable: bool
+) -> tuple[View, Tensor]:
+    """The graphs as a view of K = draws x G, and their weights (K, N)."""
+    seen = target.seen(images, draws, stage, differentiable=differentiable)
+    every = enumerate_graphs(target.model, seen, least)
+    passes = every.work.view(len(draws), -1).sum(0).div(target.gates, rounding_mode="floor") + 1
+    target.spend(passes, passes if differentiable else 0)
+    shape = (-1, len(images))
+    margin, opened = (tensor.reshape(*shape, target.gates) for tensor in (every.trace.margin, every.trace.open))
+    trace = GateTrace(margin, opened, every.trace.costs)
+    view = View(every.logits.view(*shape, every.logits.shape[-1]), trace)
+    weights = every.log_prob.exp()
+    return view, (weights / weights.sum(0)).view(shape) / len(draws)
+
+
+def _least(estimator: Estimator) -> float:
+    return LEAST if estimator == "likely" else 0.0
+
+
+def _random_defense(target: Target) -> bool:
+    return target.defense is not None and not target.defense.deterministic
+
+
+def judges_exactly(target: Target, goal: Goal, estimator: Estimator) -> bool:
+    """Whether candidates are compared on the exact metric, not on selection draws."""
+    known = estimator in ("exact", "likely")
+    return known and target.gating.stochastic and not goal.paired and not _random_defense(target)
+
+
+def judge(target: Target, images: Tensor, goal: Goal, estimator: Estimator) -> tuple[Tensor, Tensor]:
+    """(N,) metric and (N,) whether the constraint holds, through the real defence: exact, or on the selection draws."""
+    if not judges_exactly(target, goal, estimator):
+        view = select(target, images)
+        weights = even_weights(view)
+        return goal.metric(view, weights), goal.feasible(view, weights)
+    parts = []
+    with torch.no_grad():
+        for rows in torch.arange(len(images), device=images.device).split(_at_once(target)):
+            part = goal.take(rows)
+            view, weights = _enumerated(
+                target.take(rows), images[rows], [0], "select", _least(estimator), differentiable=False
+            )
+            parts.append((part.metric(view, weights), part.feasible(view, weights)))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _at_once(target: Target) -> int:
+    graphs: int = 2**target.gates
+    return max(1, GRAPHS_AT_ONCE // graphs)
+
+
+def _sampled(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator) -> Estimate:
+    if estimator == "straight-through":
+        return _pathwise(replace(target, gate_gradient="straight-through"), images, goal, penalty, step)
+    bare = replace(target, gate_gradient="none")
+    flipped = _flipping(bare, images, goal, penalty, step) if estimator == "local-expectation" else None
+
+    def objective(view: View) -> Tensor:
+        pull, trace = _pull(goal, view, penalty), trace_of(view)
+        if flipped is not None:
+            gain = (2 * trace.open - 1) * (pull.detach()[..., None] - flipped)
+            surrogate = pull + (gain.detach() * trace.prob).sum(-1)
+        else:
+            others = (pull.sum(0) - pull) / max(1, len(pull) - 1)
+            log_prob = logsigmoid((2 * trace.open.detach() - 1) * trace.margin).sum(-1)
+            surrogate = pull + (pull - others).detach() * log_prob
+        return (surrogate - surrogate.detach() + pull.detach()).mean(0)
+
+    values, gradient, _ = bare.gradient(images, objective, step)
+    return Estimate(values, gradient)
+
+
+@dataclass(frozen=True)
+class _Flipped:
+    """Decides as another policy, but the other way for one gate of each row."""
+
+    policy: Policy
+    gate: Tensor
+    hard = True
+
+    def decide(self, margin: Tensor, gate: int) -> Tensor:
+        decision = self.policy.decide(margin, gate)
+        return torch.where(self.gate == gate, 1 - decision, decision)
+
+
+def _flipping(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int) -> Tensor:
+    """(K, N, L) pull of the draws of a step if one gate had decided otherwise."""
+    n, gates = len(images), target.gates
+    rows = torch.arange(n, device=images.device).repeat(gates)
+    many, draws = target.take(rows), target.draw_numbers(step)
+    policy = many.gating.policy(gates, many.seed, many.gradient_stage, many.ids, draws)
+    assert policy is not None
+    flipped = torch.arange(gates, device=images.device).repeat_interleave(n).repeat(len(draws))
+    view = many.view(images[rows], many.gradient_stage, draws, _Flipped(policy, flipped))
+    with torch.no_grad():
+        pull = _pull(goal.take(rows), view, penalty[rows])
+    return pull.view(len(draws), gates, n).transpose(1, 2)
+
+
+def _doubling(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator) -> Estimate:
+    """Double each image's draws until two halves of them agree.
+
+    Two independent halves with cosine c have a mean whose expected cosine to the limit is sqrt(2 c / (1 + c))
+    (Spearman-Brown). That measures variance; the bias of an estimator stays.
+    """
+    start = step * MOST_DRAWS
+
+    def part(rows: Tensor, first: int, count: int) -> Estimate:
+        some = replace(target.take(rows), draws=count)
+        return _sampled(some, images[rows], goal.take(rows), penalty[rows], (start + first) // count, estimator)
+
+    rows, count = torch.arange(len(images), device=images.device), FIRST_DRAWS
+    values, gradient = torch.empty_like(penalty), torch.empty_like(images)
+    half = part(rows, 0, count)
+    while len(rows):
+        other = part(rows, count, count)
+        mean = Estimate((half.values + other.values) / 2, (half.gradient + other.gradient) / 2)
+        values[rows], gradient[rows] = mean.values, mean.gradient
+        agreement = cosine_similarity(half.gradient.flatten(1), other.gradient.flatten(1)).clamp_min(0)
+        count *= 2
+        if 2 * count > MOST_DRAWS:
+            break
+        open_ = ((2 * agreement / (1 + agreement)).sqrt() < FIDELITY).nonzero()[:, 0]
+        rows = rows[open_]
+        half = Estimate(mean.values[open_], mean.gradient[open_])
+    return Estimate(values, gradient)

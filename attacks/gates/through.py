@@ -1,0 +1,120 @@
+"""``gates:through``: misclassify an image through its gates alone, with its features as they were."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from attacks.gates.base import GateAttack, require_decisions
+from attacks.gates.objectives import Goal, decision_shift, error, hinge, trace_of
+from attacks.losses import ce
+from robustbench_aig.evaluation.graph_oracle import oracle
+from robustbench_aig.evaluation.target import Target, View, run
+from robustbench_aig.models.enumeration import LIMIT, enumerate_graphs, graph_number
+from robustbench_aig.models.gates import Forced
+
+
+@dataclass(frozen=True)
+class ThroughGates(Goal):
+    """The clean image is misclassified along the graph of the perturbed one.
+
+    Attributes:
+        labels: (N,).
+        clean: (N, C, H, W).
+        target: runs the clean images.
+        table: (N, 2^L, classes) logits of the clean images along every graph, or (N, 0) where there are too many.
+        graphs: (N, T, L) graphs to route to.
+        random: gates are sampled.
+        shift: what a margin must exceed.
+        pull: the chance of an error, the cross-entropy of the draws, or the route to graph number ``choice``.
+    """
+
+    labels: Tensor
+    clean: Tensor
+    target: Target
+    table: Tensor
+    graphs: Tensor
+    random: bool
+    shift: float
+    pull: Literal["error", "loss", "route"] = "error"
+    choice: int = 0
+    worst: bool = False
+
+    @property
+    def teacher(self) -> Tensor | None:
+        return self.graphs[:, self.choice, None] if self.pull == "route" else None
+
+    def values(self, view: View) -> Tensor:
+        if self.pull == "route":
+            wanted = (2 * self.graphs[:, self.choice] - 1) * (trace_of(view).margin - self.shift)
+            if self.random:
+                return logsigmoid(wanted).sum(-1)
+            return wanted.amin(-1) if self.worst else hinge(wanted, 1.0).mean(-1)
+        logits = self._along(view)
+        if self.pull == "error" and not logits.requires_grad:
+            return (logits.argmax(-1) != self.labels).to(logits)
+        return ce(logits, self.labels)
+
+    def score(self, view: View, weights: Tensor) -> Tensor:
+        return error(View(self._along(view), view.trace), self.labels, weights)
+
+    def variant(self, restart: int) -> "ThroughGates":
+        if self.random:
+            kinds: tuple[Literal["error", "loss", "route"], ...] = ("error", "loss", "route")
+            return replace(self, pull=kinds[restart % 3], choice=restart // 3 % self.graphs.shape[1])
+        aims = self.graphs.shape[1]
+        return replace(self, pull="route", choice=restart % aims, worst=restart // aims % 2 == 1)
+
+    def _along(self, view: View) -> Tensor:
+        """(K, N, classes) logits of the clean images along a view's graphs; differentiable if its decisions are."""
+        opened = trace_of(view).open
+        draws, n = opened.shape[:2]
+        if self.table.shape[1] and not opened.requires_grad:
+            index = graph_number(opened).transpose(0, 1)[..., None].expand(-1, -1, self.table.shape[2])
+            return self.table.gather(1, index).transpose(0, 1)
+        seen = self.target.seen(self.clean, list(range(draws)), "select", differentiable=False)
+        logits, _ = run(self.target.model, seen, Forced(opened.flatten(0, 1)))
+        self.target.spend(draws, draws if opened.requires_grad else 0)
+        return logits.view(draws, n, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Through(GateAttack):
+    """Perturbs an image so that the graph it takes misclassifies the *clean* image.
+
+    Hard gates are routed to the misclassifying graphs that the oracle finds, nearest first; sampled gates are pulled
+    towards a larger chance of drawing one. Where no graph misclassifies an image, no perturbation can do it through
+    the gates.
+    """
+
+    name: ClassVar[str] = "gates:through"
+    AIMS: ClassVar[int] = 3
+
+    def goal(self, target: Target, images: Tensor, labels: Tensor) -> ThroughGates:
+        require_decisions(target, self.name)
+        seen = target.seen(images, [0], "select", differentiable=False)
+        table = images.new_zeros(len(images), 0, 1)
+        if target.gates <= LIMIT:
+            with torch.no_grad():
+                parts = [enumerate_graphs(target.model, part) for part in seen.split(8)]
+            table = torch.cat([part.logits for part in parts], 1).transpose(0, 1)
+            target.spend(torch.cat([part.work for part in parts]) // target.gates + 1)
+        found = oracle(target.model, seen, labels, self.AIMS, _reach_scale(target, images, self.norm))
+        random, shift = target.gating.stochastic, decision_shift(target)
+        return ThroughGates(labels, images, target, table, found.graphs, random, shift)
+
+
+def _reach_scale(target: Target, images: Tensor, norm: str) -> Tensor:
+    """(N, L) one over the dual norm of each gate's margin gradient: the budget that a unit of margin costs."""
+    columns = []
+    for gate in range(target.gates):
+
+        def one(view: View, gate: int = gate) -> Tensor:
+            return trace_of(view).margin[..., gate].mean(0)
+
+        _, gradient, _ = target.gradient(images, one)
+        flat = gradient.flatten(1)
+        columns.append(1 / (flat.abs().sum(1) if norm == "linf" else flat.norm(dim=1)).clamp_min(1e-12))
+    return torch.stack(columns, 1)

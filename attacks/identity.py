@@ -1,0 +1,22 @@
+"""The identity attack: the control that shows whether the protocol itself changes accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from attacks.base import Attack
+from robustbench_aig.evaluation.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(Attack):
+    """Returns the clean images for every budget and spends no pass."""
+
+    name: ClassVar[str] = "identity"
+    needs_gradient: ClassVar[bool] = False
+    iterated: ClassVar[bool] = False
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        return images.repeat(len(budgets), 1, 1, 1, 1)

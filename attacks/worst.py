@@ -1,0 +1,47 @@
+"""The per-image worst case over several attacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attacks._search import Search, Searching
+from attacks.base import Attack
+
+
+def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequence[float]) -> None:
+    """Let each member improve the searches in turn; one that cannot share them attacks what is left at any budget."""
+    for member in members:
+        if isinstance(member, Searching):
+            member.improve(searches, budgets)
+            continue
+        for number, (search, budget) in enumerate(zip(searches, budgets, strict=True)):
+            if number:
+                search.inherit(searches[number - 1])
+            part = search.left()
+            if len(part.rows):
+                (found,) = member(part.target, part.clean, part.aim.labels, [budget])
+                search.measure(part.rows, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worst(Searching):
+    """Runs attacks one after the other, each on what the ones before have left; keeps the best image of each.
+
+    Attributes:
+        attacks: names joined by ``+``, each with its default parameters.
+    """
+
+    name: ClassVar[str] = "worst"
+
+    attacks: str = "fgsm+pgd+square"
+
+    def __post_init__(self) -> None:
+        self._members()
+
+    def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
+        combine(self._members(), searches, budgets)
+
+    def _members(self) -> list[Attack]:
+        from attacks import make
+
+        return [make(name.strip(), norm=self.norm, goal=self.goal) for name in self.attacks.split("+")]
