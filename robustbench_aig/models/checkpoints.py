@@ -35,6 +35,7 @@ class Card:
         accuracy: fractions by name, such as ``test``, ``test_stochastic``, ``validation``.
         execution_rate: mean share of open gates by gating on the test images.
         rates: execution rate of each gate by gating.
+        init: where training started from, if not from scratch: that checkpoint's hash, epochs, recipe and own ``init``.
         provenance: versions and device of the training.
         source: for weights trained elsewhere: where they come from and under which licence.
         weights_sha256: of the weights file.
@@ -52,6 +53,7 @@ class Card:
     accuracy: dict[str, float] = field(default_factory=dict)
     execution_rate: dict[str, float] = field(default_factory=dict)
     rates: dict[str, list[float]] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     weights_sha256: str = ""

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,10 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise Prerequisite(f"no checkpoint at {path}; give the file that holds the weights.")
     try:
-        loaded: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; the file is read or refused anyway
+            safe = path.suffix == ".safetensors"
+            loaded: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} is a pickle that would run code, or is damaged; save its state_dict alone and load that."

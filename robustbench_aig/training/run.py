@@ -32,6 +32,7 @@ def train_model(
     seed: int = 0,
     device: torch.device,
     shortcut: str | None = None,
+    init: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Card:
     """Train, keep the best epoch on held-out training images, measure it once on the test images, complete its card.
@@ -44,6 +45,7 @@ def train_model(
         seed: of everything random.
         device: where to train.
         shortcut: of CIFAR networks: ``projection`` or ``A``.
+        init: a checkpoint of the same architecture to start from in place of fresh weights.
         report: called after every epoch.
 
     Raises:
@@ -65,6 +67,15 @@ def train_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = card.build()
+    if init is not None:
+        start, origin = checkpoints.load(init)
+        checkpoints.fill(model, start.state_dict(), str(init))
+        card.init = {
+            "weights_sha256": origin.weights_sha256,
+            "epochs": origin.epochs,
+            "recipe": origin.recipe,
+            "init": origin.init,
+        }
     if isinstance(model, ConvNetAIG):
         recipe.targets(len(model.gates))
     ensure_folder(out)

@@ -1,0 +1,394 @@
+"""The command line: parse, call, print. torch is imported inside commands, so that help and lists answer at once."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import attacks
+import defenses
+from robustbench_aig import __version__
+from robustbench_aig.errors import UsageError, UserError
+from robustbench_aig.terminal import Program, console, read_config, together
+
+if TYPE_CHECKING:
+    from robustbench_aig.evaluation.plan import Settings
+    from robustbench_aig.training.loop import Epoch
+
+MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
+PAPER = {"attack": ["fgsm"], "defense": ["none", "jpeg:75,floor"], "draws": 1}
+DEMO = (
+    "train resnet20 --data digits --recipe digits --device {device} -o {checkpoints}/resnet20",
+    "train aig20 --data digits --recipe digits --device {device} -o {checkpoints}/aig20",
+    "sweep -m resnet20@{checkpoints}/resnet20 -m aig20@{checkpoints}/aig20 --data digits -a fgsm --eps 0:0.3:7"
+    " -d none -d jpeg:75 --attacker static --device {device} -o {out}",
+    "report --quiet {out}",
+)
+
+PATH = click.Path(path_type=Path)
+data_options = together(
+    click.option("--data", default="digits", show_default=True, help="Data set; see 'list datasets'."),
+    click.option("--data-dir", type=PATH, help="Where data sets are [$ROBUSTBENCH_AIG_DATA, ./data]."),
+    click.option("--download", is_flag=True, help="Fetch the data set if it is missing (CIFAR-10)."),
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto (CUDA where there is one), cpu, cuda or cuda:N."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+run_argument = click.argument("run", type=PATH)
+
+
+@click.group(
+    "robustbench-aig",
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ROBUSTBENCH_AIG"},
+)
+@click.version_option(__version__)
+@click.option(
+    "--config", type=PATH, callback=read_config, is_eager=True, expose_value=False, help="TOML file of options."
+)
+def cli() -> None:
+    """Measure how robust image classifiers really are, with a look inside the gates of ConvNet-AIG.
+
+    Results go to stdout, everything else to stderr. Options come from the command line, then from the environment
+    (ROBUSTBENCH_AIG_SWEEP_DRAWS=20), then from --config FILE.toml with a table per command ([sweep], [train]).
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 something is missing (data, checkpoint, CUDA), 4 some cells failed,
+    5 a --strict check failed, 130 interrupted; the same command goes on.
+    """
+    for module in (attacks, defenses):  # common names: refuse to run with anybody else's
+        found = Path(module.__file__ or "").resolve().parent
+        if found != Path(__file__).resolve().parent / module.__name__:
+            raise UserError(
+                f"the module '{module.__name__}' in use is {found}, not this suite's; "
+                "install the suite into an environment of its own."
+            )
+
+
+@cli.command()
+@click.option("-o", "--out", default="results/demo", show_default=True, help="Run folder.")
+@click.option("--checkpoints", default="checkpoints/demo", show_default=True, help="Where the two models go.")
+@device_option
+def demo(**given: str) -> None:
+    """Train a ResNet and an AIG on digits, attack them with and without JPEG, report."""
+    for command in DEMO:
+        words = [word.format(**given) for word in shlex.split(command)]
+        click.echo(f"$ {shlex.join([str(cli.name), *words])}", err=True)
+        with cli.make_context(str(cli.name), words) as ctx:
+            code = cli.invoke(ctx)
+        if code:
+            ctx.exit(code)
+
+
+@cli.command()
+@click.argument("architecture")
+@data_options
+@click.option("--recipe", default="quick", show_default=True, help="See 'list recipes'.")
+@click.option("--epochs", type=int, help="Change the recipe's epochs; milestones move in proportion.")
+@click.option("--lr", type=float, help="Change the recipe's peak learning rate.")
+@click.option("--batch-size", type=int, help="Change the recipe's batch size.")
+@click.option("--target-rate", metavar="RATE[,…]", help="One target execution rate, or one per gate.")
+@click.option("--gates", type=click.Choice(["straight-through", "soft"]), help="Form of the Gumbel-softmax.")
+@click.option("--shortcut", type=click.Choice(["projection", "A"]), help="Downsampling of CIFAR networks.")
+@click.option("--init", type=PATH, help="Checkpoint to start from in place of fresh weights.")
+@click.option("--bf16/--no-bf16", default=None, help="bfloat16 passes.")
+@click.option("--compile/--no-compile", default=None, help="torch.compile the passes.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("-o", "--out", type=PATH, required=True, help="Checkpoint folder; the same command resumes.")
+@device_option
+@json_option
+@quiet_option
+def train(architecture: str, **given: Any) -> None:
+    """Train a ResNet or ConvNet-AIG; ARCHITECTURE is a name from 'list models'.
+
+    Example: robustbench-aig train aig20 --data cifar10 --target-rate 0.7 -o checkpoints/aig20
+    """
+    from dataclasses import asdict
+    from functools import cache
+
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.models import architectures
+    from robustbench_aig.progress import progress
+    from robustbench_aig.training.recipe import parse_rates, recipe
+
+    architectures.architecture(architecture)
+    changes = {name: given[name] for name in ("epochs", "lr", "batch_size", "gates", "bf16", "compile")}
+    settings = recipe(given["recipe"], target_rate=parse_rates(given["target_rate"]), **changes)
+    splits = cache(lambda split: load_dataset(given["data"], split=split, **_places(given)))
+    splits("train")  # wrong names are answered before torch is imported
+    from robustbench_aig.device import resolve_device
+    from robustbench_aig.training.run import epoch_line, train_model
+
+    device = resolve_device(given["device"])
+    with progress(given["quiet"]) as reporter:
+        reporter.start(settings.epochs, architecture)
+
+        def report(epoch: "Epoch") -> None:
+            reporter.note(epoch_line(epoch, settings))
+            reporter.advance(1)
+
+        more = {"seed": given["seed"], "device": device, "shortcut": given["shortcut"], "init": given["init"]}
+        card = train_model(architecture, splits, settings, given["out"], report=report, **more)
+    if given["as_json"]:
+        click.echo(json.dumps(asdict(card), indent=1))
+        return
+    for title, values in (("accuracy", card.accuracy), ("execution rate", card.execution_rate)):
+        for name, value in values.items():
+            click.echo(f"{title} ({name.replace('_', ', ')}): {value:.4f}")
+    click.echo(f"saved in {given['out']}; use it with -m {architecture}@{given['out']}")
+
+
+@cli.command()
+@click.option("-m", "--model", multiple=True, required=True, help="What to attack; see above.")
+@data_options
+@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
+@click.option(
+    "-a", "--attack", multiple=True, default=["fgsm"], show_default=True, help="NAME[:key=value,…]; see list."
+)
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Of the perturbation [the attack's own, else linf].")
+@click.option("--eps", multiple=True, default=["0:16/255:9"], show_default=True, help="0,2/255,.03; start:stop:count.")
+@click.option(
+    "--gating",
+    multiple=True,
+    default=["stochastic", "deterministic"],
+    show_default=True,
+    help="Also deterministic:T, expected; models without gates have none.",
+)
+@click.option("-d", "--defense", multiple=True, default=["none"], show_default=True, help="jpeg:75+median; see list.")
+@click.option(
+    "--attacker",
+    multiple=True,
+    type=click.Choice(["static", "adaptive"]),
+    default=["static", "adaptive"],
+    show_default=True,
+    help="What the attacker knows.",
+)
+@click.option("--protocol", type=click.Choice(["paper"]), help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor.")
+@click.option("--draws", default=10, show_default=True, help="Scoring draws of anything random.")
+@click.option("--eot", default=8, show_default=True, help="Draws that one adaptive gradient averages over.")
+@click.option("--seed", multiple=True, type=int, default=[0], show_default=True, help="Each repeats the grid.")
+@click.option("--batch-size", default="auto", show_default=True, help="Images per pass, or auto.")
+@click.option("--audit", type=click.Choice(["core", "full"]), default="core", show_default=True, help="Tier of checks.")
+@click.option("--strict", is_flag=True, help="Exit with 5 if a check fails.")
+@click.option("--dry-run", is_flag=True, help="Print the planned cells and stop.")
+@click.option("-o", "--out", type=PATH, help="Run folder; the same command resumes.")
+@device_option
+@json_option
+@quiet_option
+def sweep(**given: Any) -> int:
+    """Attack models over epsilons, with and without defences; record what happens to gates.
+
+    Models are zoo names (resnet20-cifar10), ARCHITECTURE@CHECKPOINT, torchvision:NAME, timm:NAME, or FILE.py:factory.
+
+    Example: robustbench-aig sweep -m aig20-cifar10 --data cifar10 -a fgsm -a pgd:steps=40 -d jpeg:75 -o results/first
+    """
+    if given["out"] is None and not given["dry_run"]:
+        raise UsageError("name the run folder with -o, for example -o results/first.")
+    settings = _settings(given | PAPER if given["protocol"] else given)
+    from robustbench_aig.evaluation.plan import plan
+    from robustbench_aig.evaluation.sweep import sweep as compute
+    from robustbench_aig.progress import progress
+
+    if given["dry_run"]:
+        _print([{"id": cell.id, "label": cell.label} for cell in plan(settings)], given["as_json"])
+        return 0
+    kept = set(given) - {"data_dir", "download", "out", "strict", "dry_run", "as_json", "quiet"}
+    with progress(given["quiet"]) as reporter:
+        done = compute(settings, given["out"], config={name: given[name] for name in sorted(kept)}, progress=reporter)
+    _show_result(given["out"], given["as_json"])
+    for label, reason in done.failed.items():
+        click.echo(f"failed: {label}: {reason}", err=True)
+    if done.failed:
+        click.echo("Some cells failed; the rest is saved, and the same command tries them again.", err=True)
+        return SOME_FAILED
+    if given["strict"] and not done.claim_valid:
+        click.echo("A check of the audit failed (--strict): this run is no robustness claim.", err=True)
+        return NOT_VALID
+    return 0
+
+
+def _settings(given: Mapping[str, Any]) -> "Settings":
+    """The grid that the options of a sweep describe, tried on a few images."""
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.evaluation.epsilons import parse_epsilons
+    from robustbench_aig.evaluation.gating import Gating
+    from robustbench_aig.models.resolve import check_name, load_models
+
+    epsilons = parse_epsilons(given["eps"])
+    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
+    size = given["batch_size"]
+    if size != "auto" and not (size.isdecimal() and int(size) > 0):
+        raise UsageError(f"--batch-size must be auto or a number of at least 1, not '{size}'.")
+    for model in given["model"]:  # wrong names are answered before torch is imported
+        check_name(model)
+    for attack in given["attack"]:
+        attacks.registry.find(attack)
+    for member in "+".join(given["defense"]).split("+"):
+        defenses.registry.find(member.strip())
+    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"][0], **_places(given))
+    from robustbench_aig.device import resolve_device
+    from robustbench_aig.evaluation.plan import Settings
+    from robustbench_aig.evaluation.preflight import preflight
+
+    norm = {"norm": given["norm"]} if given["norm"] else {}
+    made = [defenses.make(name) for name in dict.fromkeys(given["defense"])]
+    device = resolve_device(given["device"])
+    settings = Settings(
+        attacks=[attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])],
+        dataset=dataset,
+        models=load_models(given["model"], device),
+        epsilons=epsilons,
+        gatings=gatings,
+        defenses=[None if defense.key == "none" else defense for defense in made],
+        attackers=tuple(dict.fromkeys(given["attacker"])),
+        draws=given["draws"],
+        eot=given["eot"],
+        seeds=tuple(dict.fromkeys(given["seed"])),
+        device=device,
+        batch_size=None if size == "auto" else int(size),
+        audit=given["audit"],
+    )
+    preflight(settings)
+    return settings
+
+
+@cli.command()
+@run_argument
+@click.option("-q", "--quiet", is_flag=True, help="Write the files, print no tables.")
+@json_option
+def report(run: Path, quiet: bool, as_json: bool) -> None:
+    """Print a run's tables and write its figures and report.html."""
+    from robustbench_aig.report import write_report
+
+    files = write_report(run)
+    if as_json or not quiet:
+        _show_result(run, as_json)
+    for path in files:
+        click.echo(f"wrote {path}", err=True)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=PATH)
+@json_option
+def compare(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Compare models image by image, within one run or across several."""
+    from robustbench_aig.report import compare_runs
+
+    result = compare_runs(runs, None if as_json else console())
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+
+
+@cli.command()
+@run_argument
+@json_option
+def show(run: Path, as_json: bool) -> None:
+    """Show a run: configuration, cells, provenance and audit."""
+    from robustbench_aig.report import describe_run, show_run
+
+    if as_json:
+        click.echo(json.dumps(describe_run(run), indent=1))
+    else:
+        show_run(run, console())
+
+
+@cli.command("list")
+@click.argument(
+    "what", metavar="KIND", type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks"])
+)
+@click.option("--macs", is_flag=True, help="Models: count parameters and multiply-adds.")
+@json_option
+def list_command(what: str, macs: bool, as_json: bool) -> None:
+    """List models, attacks, defenses, datasets, recipes or checks."""
+    from robustbench_aig.listing import rows
+
+    _print(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
+
+
+@cli.command("import")
+@click.argument("architecture")
+@click.argument("file", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Checkpoint folder to write.")
+def import_command(architecture: str, file: Path, out: Path) -> None:
+    """Turn another project's checkpoint FILE of ARCHITECTURE into one of this suite."""
+    from robustbench_aig.models.resolve import import_checkpoint
+
+    card = import_checkpoint(architecture, file, out)
+    click.echo(f"{len(card.classes)} classes, images {'x'.join(map(str, card.image_shape))}, {card.options}")
+    click.echo(f"saved in {out}; use it with -m {architecture}@{out}")
+
+
+@cli.command()
+@click.option("-m", "--model", default="resnet20-cifar10", show_default=True)
+@data_options
+@click.option("--limit", default=512, show_default=True, help="Images.")
+@click.option("--repeats", default=5, show_default=True, help="Interleaved timings of each contender.")
+@device_option
+@json_option
+def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **given: Any) -> None:
+    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox."""
+    import torch
+
+    from attacks import benchmark
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.device import resolve_device
+    from robustbench_aig.models.classifier import check
+    from robustbench_aig.models.resolve import load_model
+
+    images = load_dataset(given["data"], limit=limit, **_places(given))
+    where = resolve_device(device)
+    classifier = load_model(model, where)
+    pixels = images.images(torch.arange(len(images))).to(where)
+    check(classifier, pixels[:8], len(images.classes))
+    budgets = [step * 2 / 255 for step in range(1, 10)]
+    timings = benchmark.fgsm(classifier.network, pixels, images.labels.to(where), budgets, repeats)
+    if as_json:
+        click.echo(json.dumps([timing.as_dict() for timing in timings], indent=1))
+        return
+    for timing in timings:
+        numbers = f"{timing.seconds:8.3f} s  {timing.ratio:5.2f} x floor  same verdicts {timing.same:.4f}"
+        click.echo(f"{timing.name:<16} {numbers}")
+
+
+@cli.command()
+@click.option("--data-dir", type=PATH, help="Where data sets are.")
+@json_option
+def doctor(data_dir: Path | None, as_json: bool) -> int:
+    """Check Python, packages, CUDA, codec, data and disk; exit with 3 if something needed is missing."""
+    from robustbench_aig.doctor import examine
+
+    findings = examine(data_dir)
+    _print(findings, as_json)
+    return MISSING if any(finding["verdict"] == "FAIL" for finding in findings) else 0
+
+
+def _places(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"data_dir": given["data_dir"], "download": given["download"]}
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    from robustbench_aig.listing import text
+
+    click.echo(json.dumps(rows, indent=1) if as_json else text(rows))
+
+
+def _show_result(run: Path, as_json: bool) -> None:
+    from robustbench_aig.report import describe_run, print_run
+
+    if as_json:
+        click.echo(json.dumps(describe_run(run), indent=1))
+    else:
+        print_run(run, console())
+
+
+def main() -> NoReturn:
+    """Entry point of ``robustbench-aig`` and ``python cli.py``."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m robustbench_aig`` is ``robustbench-aig``."""
+
+from cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""The headline of a run: the lowest accuracy that any of its attacks reached, and what may be said with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from robustbench_aig.evaluation.statistics import Interval, accuracy
+from robustbench_aig.report import text
+from robustbench_aig.report.run import Curve, Run, contestant
+
+SINGLE_STEP = ("fgsm", "fgm", "ffgsm", "noise", "identity", "gates:universal")
+"""Attacks (the part of their name after a library's) that take one step or none."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The worst that a run found for one model, gating and defence at one epsilon.
+
+    Attributes:
+        row: of ``summary.csv``, the lowest of its attacks.
+        attacks: how many curves it is the lowest of.
+        found: accuracy and interval. Where one draw tells all, an image counts only if it withstands every attack at
+            every budget up to this one, so it can lie below each row.
+        clean: accuracy and interval of the same model, gating and defence without an attack.
+        robust: whether an attack that suits the model was among them, so that the number may be called a bound of
+            robust accuracy: iterated, and adaptive where there are random gates or a defence to adapt to.
+    """
+
+    row: pd.Series
+    attacks: int
+    found: Interval
+    clean: Interval
+    robust: bool
+
+    @property
+    def contestant(self) -> str:
+        """The model with its gating."""
+        return contestant(self.row["model"], self.row["gating"])
+
+    @property
+    def claim(self) -> str:
+        """The number in words, as in ``robust accuracy ≤ 3.1 % [2.2, 4.4]``."""
+        number = text.interval(self.found.value, self.found.lo, self.found.hi)
+        return f"robust accuracy ≤ {number}" if self.robust else f"accuracy {number}"
+
+    @property
+    def circumstances(self) -> str:
+        """What the number holds for, as in ``L∞ 8/255, jpeg:75, worst of 3 attacks``."""
+        alone = f"{self.row['attack']}, {self.row['attacker']} attacker"
+        attack = f"worst of {self.attacks} attacks" if self.attacks > 1 else alone
+        return f"{text.budget(self.row)}, {text.defense(self.row['defense'])}, {attack}"
+
+
+def headlines(run: Run) -> list[Headline]:
+    """The worst case of each model, gating, defence and norm at the epsilon that the field compares, or the largest.
+
+    That is 8/255 in L∞, 0.5 in L2. A sweep often goes on to where nothing survives, which tells models apart no more.
+    """
+    chosen: dict[tuple[str, ...], Headline] = {}
+    for entry in worst_cases(run):
+        key = tuple(entry.row[["model", "gating", "defense", "norm"]])
+        if key not in chosen or not _is_common(chosen[key]):
+            chosen[key] = entry
+    return list(chosen.values())
+
+
+def worst_cases(run: Run) -> Iterator[Headline]:
+    """The worst case at every epsilon above 0, by ascending epsilon within each model, gating, defence and norm."""
+    groups: dict[tuple[str, ...], list[Curve]] = {}
+    for curve in run.curves:
+        groups.setdefault((curve.model, curve.gating, curve.defense, curve.norm), []).append(curve)
+    for curves in groups.values():
+        counts = [run.counts(curve) for curve in curves]
+        clean = _interval(curves[0].rows.iloc[0])
+        attacked = pd.concat([curve.rows for curve in curves])
+        for label, rows in (
+            attacked[attacked["eps"] > 0].sort_values("eps", kind="stable").groupby("eps_label", sort=False)
+        ):
+            lowest = rows.loc[rows["accuracy"] == rows["accuracy"].min()].iloc[0]
+            found = _interval(lowest)
+            robust = any(_suits(row) for _, row in rows.iterrows())
+            if robust and lowest["draws"] == 1:
+                withstood = pd.concat([table.loc[: str(label)] for table in counts if label in table.index]).min()
+                found = accuracy(withstood.to_numpy(), 1)
+            yield Headline(lowest, len(rows), found, clean, robust)
+
+
+def _interval(row: pd.Series) -> Interval:
+    return Interval(row["accuracy"], row["lo"], row["hi"], "")
+
+
+def _is_common(entry: Headline) -> bool:
+    return (entry.row["norm"].lower(), entry.row["eps_label"]) in {("linf", "8/255"), ("l2", "0.5")}
+
+
+def _suits(row: pd.Series) -> bool:
+    specification = row["attack"].removeprefix("torchattacks:").removeprefix("foolbox:").lower()
+    iterated = not any(specification == name or specification.startswith(f"{name}:") for name in SINGLE_STEP)
+    return iterated and (row["attacker"] == "adaptive" or (row["gating"] != "stochastic" and row["defense"] == "none"))

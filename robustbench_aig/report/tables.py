@@ -1,0 +1,237 @@
+"""The tables of a run on the console."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_aig.report import text
+from robustbench_aig.report.headline import headlines
+from robustbench_aig.report.run import CURVE, Curve, Run
+
+STYLES = {"FAIL": "bold red", "WARN": "yellow", "INFO": "cyan", "PASS": "green", "n.a.": "dim"}
+NOT_A_CLAIM = "NOT A ROBUSTNESS CLAIM"
+
+_CELL = 13  # columns of the console that one epsilon takes
+
+
+def report(run: Run, width: int) -> Iterator[RenderableType]:
+    """Everything that ``robustbench-aig report`` prints.
+
+    Args:
+        run: a finished run.
+        width: of the console; a table with more epsilons than fit goes on below.
+    """
+    yield headline(run)
+    yield from accuracy(run, width)
+    yield from stochastic(run)
+    yield from gates(run)
+
+
+def headline(run: Run) -> Group:
+    """The lowest accuracy of each model, gating and defence, with the audit; under a banner if that failed."""
+    lines: list[RenderableType] = []
+    if run.claim_valid is False:
+        lines.append(
+            Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
+        )
+    lines.append(Text(subject(run), "bold"))
+    for entry in headlines(run):
+        line = Text.assemble(
+            (entry.contestant, "bold"), "  ", (entry.claim, "bold"), "  ", (f"({entry.circumstances})", "dim")
+        )
+        lines.append(line)
+    lines += list(_audit(run))
+    if run.failed or run.unfinished:
+        lines.append(
+            Text(
+                f"{run.unfinished} of {len(run.cells)} cells have no result; the sweep's command resumes them.",
+                "yellow",
+            )
+        )
+    return Group(*lines)
+
+
+def subject(run: Run) -> str:
+    """What was measured, as in ``cifar10 · 10,000 images · seed 0``."""
+    if run.summary.empty:
+        return run.name
+    datasets = ", ".join(run.summary["dataset"].unique())
+    sizes = sorted(run.summary["n"].unique())
+    seeds = sorted(run.summary["seed"].unique())
+    counts = " or ".join(f"{size:,}" for size in sizes)
+    return f"{datasets} · {counts} images · {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def audit_counts(run: Run) -> str:
+    """How many checks had which outcome, as in ``19 pass · 2 warn · 0 fail``."""
+    found = [entry.verdict for entry in run.audit]
+    return " · ".join(f"{found.count(verdict)} {verdict.lower()}" for verdict in ("PASS", "WARN", "FAIL"))
+
+
+def _audit(run: Run) -> Iterator[Text]:
+    if not run.audit:
+        yield Text("audit: not run", "dim")
+        return
+    labels = {cell["id"]: cell["label"] for cell in run.cells}
+    yield Text(f"audit: {audit_counts(run)}")
+    for verdict in ("FAIL", "WARN", "INFO"):
+        for entry in run.audit:
+            if entry.verdict == verdict:
+                where = f"  ({labels.get(entry.cell, entry.cell)})" if entry.cell else ""
+                yield Text.assemble("  ", (verdict, STYLES[verdict]), f" {entry.id}  {entry.text}", (where, "dim"))
+
+
+def accuracy(run: Run, width: int) -> Iterator[Table]:
+    """Accuracy in per cent with its 95 % interval: a table per attack, attacker and defence, a column per epsilon."""
+    if not run.curves:
+        clean = run.summary
+        yield from _clean_only(clean)
+    blocks: dict[tuple[str, str, str, str], list[Curve]] = {}
+    for curve in run.curves:
+        blocks.setdefault((curve.attack, curve.attacker, curve.norm, curve.defense), []).append(curve)
+        inside = [path for path in run.paths if _is_path_of(path, curve)]
+        blocks[(curve.attack, curve.attacker, curve.norm, curve.defense)] += inside
+    for (attack, attacker, norm, defense), curves in blocks.items():
+        title = f"accuracy [95 %] · {attack} · {attacker} · {text.norm(norm)} · {text.defense(defense)}"
+        names = {id(curve): _row_name(curve, curves) for curve in curves}
+        room = max(1, (width - max(map(len, names.values())) - 4) // _CELL)
+        epsilons = list(dict.fromkeys(label for curve in curves for label in curve.rows["eps_label"]))
+        for start in range(0, len(epsilons), room):
+            shown = epsilons[start : start + room]
+            table = _plain(title if start == 0 else None)
+            table.add_column("eps")
+            for label in shown:
+                table.add_column(label, justify="right", no_wrap=True)
+            for curve in curves:
+                cells = dict(zip(curve.rows["eps_label"], map(_number, curve.rows.to_dict("records")), strict=True))
+                table.add_row(names[id(curve)], *(cells.get(label, text.NONE) for label in shown))
+            yield table
+
+
+def stochastic(run: Run) -> Iterator[Table]:
+    """Three numbers for everything random, at the largest epsilon of each curve and on clean images."""
+    curves = [curve for curve in run.curves if curve.strongest["draws"] > 1]
+    if not curves:
+        return
+    draws = int(curves[0].strongest["draws"])
+    table = _plain(f"random models at the largest epsilon: expected accuracy, vote and worst of {draws} draws, %")
+    for column in ("model", "defence", "attack", "eps"):
+        table.add_column(column)
+    for column in ("expected", f"vote@{draws}", f"worst@{draws}", f"worst@{draws} clean"):
+        table.add_column(column, justify="right")
+    for curve in curves:
+        row = curve.strongest
+        numbers = [
+            text.percent(row[name]) for name in ("accuracy", "vote_accuracy", "worst_accuracy", "worst_accuracy_clean")
+        ]
+        table.add_row(curve.contestant, curve.defense, f"{curve.attack} {curve.attacker}", row["eps_label"], *numbers)
+    yield table
+
+
+def gates(run: Run) -> Iterator[Table]:
+    """What each attack did to the gates, at its largest epsilon."""
+    curves = [curve for curve in run.curves if pd.notna(curve.strongest["exec_rate_adv"])]
+    if not curves:
+        return
+    table = _plain("gates at the largest epsilon: execution rate, compute, and gates flipped per image, %")
+    for column in ("model", "defence", "attack", "eps"):
+        table.add_column(column)
+    for column in ("executed", "MACs", "flipped", "without attack"):
+        table.add_column(column, justify="right")
+    for curve in curves:
+        row = curve.strongest
+        table.add_row(
+            curve.contestant,
+            curve.defense,
+            f"{curve.attack} {curve.attacker}",
+            row["eps_label"],
+            f"{text.percent(row['exec_rate_clean'])} → {text.percent(row['exec_rate_adv'])}",
+            f"{text.macs(row['macs_clean'])} → {text.macs(row['macs_adv'])}",
+            text.percent(row["flip_rate"]),
+            text.percent(row["flip_rate_null"]),
+        )
+    yield table
+
+
+def show(run: Run) -> Iterator[RenderableType]:
+    """What a run is made of: configuration, cells and provenance."""
+    yield Text(f"{run.name} · {subject(run)}", "bold")
+    for title, values in (("configuration", run.config), ("provenance", run.provenance)):
+        table = _plain(title)
+        table.add_column("name", no_wrap=True)
+        table.add_column("value", overflow="fold")
+        for name, value in flat(values):
+            table.add_row(name, value)
+        yield table
+    finished = set(run.summary["cell"])
+    table = _plain(f"cells ({len(finished)} of {len(run.cells)} finished)")
+    for column in ("id", "cell", "state"):
+        table.add_column(column)
+    for cell in run.cells:
+        state = run.failed.get(cell["label"], "finished" if cell["id"] in finished else "to do")
+        table.add_row(cell["id"], cell["label"], state)
+    yield table
+
+
+def flat(values: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as pairs of dotted names and values; a list of plain values is one of them."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from flat(value, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(values, list) and any(isinstance(value, dict | list) for value in values):
+        for number, value in enumerate(values):
+            yield from flat(value, f"{prefix}[{number}]")
+    elif isinstance(values, list):
+        yield prefix, ", ".join(map(str, values))
+    else:
+        yield prefix, text.NONE if values is None else str(values)
+
+
+def print_all(console: Console, parts: Iterator[RenderableType]) -> None:
+    """Print parts with a blank line after each."""
+    for part in parts:
+        console.print(part)
+        console.print()
+
+
+def _clean_only(clean: pd.DataFrame) -> Iterator[Table]:
+    table = _plain("accuracy [95 %] on clean images")
+    for column in ("model", "gating", "defence", "accuracy"):
+        table.add_column(column)
+    for row in clean.to_dict("records"):
+        table.add_row(row["model"], row["gating"], row["defense"], text.interval(row["accuracy"], row["lo"], row["hi"]))
+    yield table
+
+
+def _is_path_of(path: Curve, curve: Curve) -> bool:
+    shared = [name for name in CURVE if name != "attacker"]
+    same = all(getattr(path, name) == getattr(curve, name) for name in shared)
+    return same and path.attacker.startswith(f"{curve.attacker}/")
+
+
+def _row_name(curve: Curve, curves: list[Curve]) -> str:
+    if "/" in curve.attacker:
+        return f"  {curve.attacker.partition('/')[2]}"
+    repeated = sum(other.contestant == curve.contestant and "/" not in other.attacker for other in curves) > 1
+    return f"{curve.contestant} · seed {curve.seed}" if repeated else curve.contestant
+
+
+def _number(row: dict[Any, Any]) -> str:
+    return f"{text.percent(row['accuracy'])}\n[dim]{text.span(row['lo'], row['hi'])}[/dim]"
+
+
+def _plain(title: str | None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from robustbench_aig.report import read_run
+from robustbench_aig.report.headline import headlines, worst_cases
+from tests.report.runs import Population, grid, write
+
+
+def test_headlines_are_at_the_common_epsilon_and_call_the_number_a_bound(run_folder: Path) -> None:
+    found = headlines(read_run(run_folder))
+    assert len(found) == 6
+    for entry in found:
+        assert entry.row["eps_label"] == "8/255"
+        assert entry.robust
+        assert entry.claim.startswith("robust accuracy ≤ ")
+        assert "worst of 2 attacks" in entry.circumstances
+        assert entry.found.lo <= entry.found.value <= entry.found.hi
+
+
+def test_deterministic_worst_case_is_per_image_over_attacks_and_smaller_budgets(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    entry = next(e for e in worst_cases(run) if e.contestant == "resnet20" and e.row["eps_label"] == "4/255")
+    curves = [c for c in run.curves if c.model == "resnet20" and c.defense == "none"]
+    survived = [
+        all(run.counts(curve).loc[label, image] for curve in curves for label in ("0", "2/255", "4/255"))
+        for image in range(150)
+    ]
+    assert entry.found.value == pytest.approx(sum(survived) / 150)
+    assert entry.found.value <= entry.row["accuracy"]
+
+
+def test_worst_case_of_random_gates_is_the_lowest_row(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    rows = run.summary[(run.summary["gating"] == "stochastic") & (run.summary["defense"] == "jpeg:75")]
+    for entry in worst_cases(run):
+        if entry.row["gating"] == "stochastic" and entry.row["defense"] == "jpeg:75":
+            assert entry.found.value == rows[rows["eps_label"] == entry.row["eps_label"]]["accuracy"].min()
+
+
+@pytest.mark.parametrize(
+    ("attack", "attacker", "bounds"),
+    [
+        ("fgsm", "static", set()),
+        ("fgsm:loss=margin", "adaptive", set()),
+        ("torchattacks:FGSM", "adaptive", set()),
+        ("pgd:steps=20", "static", {("none", "none"), ("deterministic", "none")}),
+        (
+            "pgd:steps=20",
+            "adaptive",
+            {(g, d) for g in ("none", "stochastic", "deterministic") for d in ("none", "jpeg:75")},
+        ),
+    ],
+)
+def test_only_suitable_attacks_make_a_bound(
+    tmp_path: Path, attack: str, attacker: str, bounds: set[tuple[str, str]]
+) -> None:
+    cells = [cell for cell in grid() if cell["attack"] != "fgsm"]
+    for cell in cells:
+        if cell["attack"] != "none":
+            cell.update(attack=attack, attacker=attacker)
+    found = headlines(read_run(write(tmp_path / "run", Population(40, 5, (4,)), cells)))
+    assert {(entry.row["gating"], entry.row["defense"]) for entry in found if entry.robust} == bounds
+    assert all(entry.claim.startswith("robust accuracy ≤") == entry.robust for entry in found)
