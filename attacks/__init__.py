@@ -51,7 +51,13 @@ _add("gates:uniform", "gates.baselines:Uniform", "baseline: gates towards one ha
 _add("gates:ce", "gates.baselines:CrossEntropy", "baseline: PGD, or rand with draws=20", "Croce and Hein 2020")
 _add("gates:dc-shift", "gates.baselines:DCShift", "baseline: best constant colour", "", access="black-box")
 _add("gates:sign-noise", "gates.baselines:SignNoise", "baseline: best random signs", "", access="black-box")
-_add("gates:square", "gates.baselines:Square", "baseline: random squares", "Andriushchenko et al. 2020", access="black-box")
+_add(
+    "gates:square",
+    "gates.baselines:Square",
+    "baseline: random squares",
+    "Andriushchenko et al. 2020",
+    access="black-box",
+)
 
 registry.add_family("torchattacks", "attacks.libraries.torchattacks:build")
 registry.add_family("foolbox", "attacks.libraries.foolbox:build")

@@ -44,7 +44,9 @@ class Attack(ABC):
     @property
     def label(self) -> str:
         """The specification in its shortest form: the name and the parameters that differ from their defaults."""
-        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "norm" and not _is_default(self, f)]
+        changed = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "norm" and not _is_default(self, f)
+        ]
         return f"{self.name}:{','.join(changed)}" if changed else self.name
 
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``bench``: what a sweep costs beside the fewest passes that its answer needs, and beside the libraries.
 
-Every contender answers the same question on the same model and images in the same process: which images are fooled at each
+Every contender answers the same question on the same model and images in the same process: which images are fooled at
+each
 epsilon. Repeats are interleaved and medians compared, so that only ratios are claimed; answers are compared each time.
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.fgsm import FGSM
-
+from attacks.libraries import foolbox, torchattacks
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.scoring import score
 from robustbench_aig.evaluation.target import Passes, Target, frozen
@@ -59,7 +60,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Sequence[fl
 
     def floor() -> Answer:
         inputs = images.clone().requires_grad_()
-        nn.functional.cross_entropy(model(inputs), labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(model(inputs), labels, reduction="sum").backward()
         with torch.no_grad():
             return torch.stack([model(images).argmax(1) != labels for _ in epsilons]).cpu()
 
@@ -70,7 +71,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Sequence[fl
         return torch.stack([torch.from_numpy(~part.correct[0]) for part in scores])
 
     def by_torchattacks() -> Answer:
-        library = quiet_import("torchattacks")
+        library = torchattacks.load()
         fooled = []
         for epsilon in epsilons:
             adversarial = library.FGSM(model, eps=epsilon)(images, labels)
@@ -79,7 +80,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Sequence[fl
         return torch.stack(fooled).cpu()
 
     def by_foolbox() -> Answer:
-        library = quiet_import("foolbox")
+        library = foolbox.load()
         wrapped = library.PyTorchModel(model, bounds=(0, 1), device=images.device)
         _, _, success = library.attacks.LinfFastGradientAttack()(wrapped, images, labels, epsilons=list(epsilons))
         fooled: Tensor = success
@@ -91,7 +92,8 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilons: Sequence[fl
 
 
 def compare(contenders: dict[str, Callable[[], Answer]], repeats: int) -> list[Timing]:
-    """Time contenders in turn, ``repeats`` times after one warm-up; ratios are to ``floor``, answers to ``robustbench-aig``."""
+    """Time contenders in turn, ``repeats`` times after one warm-up; ratios are to ``floor``, answers to
+    ``robustbench-aig``."""
     answers = {name: answer() for name, answer in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):

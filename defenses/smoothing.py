@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, ndtri  # type: ignore[import-untyped]
+from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
 from defenses.base import Defense

@@ -1,7 +1,7 @@
-"""Write the pages of ``docs/`` that are generated: ``cli.md`` from ``--help`` and ``audit.md`` from the table of checks.
+"""Write the generated pages of ``docs/``: ``cli.md`` from ``--help``, ``audit.md`` from the table of checks.
 
-    python docs/build.py            # write
-    python docs/build.py --check    # exit 1 if a page is not what it should be
+python docs/build.py            # write
+python docs/build.py --check    # exit 1 if a page is not what it should be
 """
 
 import sys
@@ -33,8 +33,9 @@ def audit_reference() -> str:
     """The table of checks."""
     rows = ["# Audit\n\n", NOTE]
     rows.append(
-        "Every sweep ends with the core tier; `--audit full` adds the rest on a subset of the images. A FAIL prints NOT A\n"
-        "ROBUSTNESS CLAIM over the headline, sets `claim_valid` to false in `run.json`, and exits with 5 under `--strict`.\n\n"
+        "Every sweep ends with the core tier; `--audit full` adds the rest on a subset of the images. A FAIL prints\n"
+        "NOT A ROBUSTNESS CLAIM over the headline, sets `claim_valid` to false in `run.json`, and exits with 5 under\n"
+        "`--strict`. F and B are forward and backward passes of the audited images.\n\n"
     )
     rows.append("| id | tier | what should hold | threshold | cost |\n|---|---|---|---|---|\n")
     rows += [f"| {c.id} | {c.tier} | **{c.title}**: {c.sound} | {c.threshold} | {c.cost} |\n" for c in CHECKS]

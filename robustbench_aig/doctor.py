@@ -26,7 +26,11 @@ def examine(data_dir: Path | None = None) -> list[dict[str, Any]]:
     found.append({"what": "data folders", "verdict": "ok" if there else "note", "text": text})
     free = shutil.disk_usage(".").free / 2**30
     found.append(_finding("disk", free > 1, f"{free:.0f} GiB free here", f"only {free:.2f} GiB free here"))
-    found.append(_finding("folder", os.access(".", os.W_OK), "writable", "this folder cannot be written; results need -o elsewhere"))
+    found.append(
+        _finding(
+            "folder", os.access(".", os.W_OK), "writable", "this folder cannot be written; results need -o elsewhere"
+        )
+    )
     return found
 
 
@@ -44,7 +48,10 @@ def _torch() -> list[dict[str, Any]]:
     found = [_finding("torch", True, f"torch {torch.__version__} with torchvision {torchvision.__version__}", "")]
     if torch.cuda.is_available():
         return [*found, _finding("cuda", True, torch.cuda.get_device_name(), "")]
-    return [*found, {"what": "cuda", "verdict": "note", "text": f"no CUDA device; {torch.get_num_threads()} CPU threads are used"}]
+    return [
+        *found,
+        {"what": "cuda", "verdict": "note", "text": f"no CUDA device; {torch.get_num_threads()} CPU threads are used"},
+    ]
 
 
 def _codec() -> dict[str, Any]:
@@ -52,5 +59,9 @@ def _codec() -> dict[str, Any]:
 
     version = features.version("libjpeg_turbo")
     if version is None:
-        return {"what": "jpeg codec", "verdict": "note", "text": "Pillow has no libjpeg-turbo; JPEG results differ from others'"}
+        return {
+            "what": "jpeg codec",
+            "verdict": "note",
+            "text": "Pillow has no libjpeg-turbo; JPEG results differ from others'",
+        }
     return {"what": "jpeg codec", "verdict": "ok", "text": f"libjpeg-turbo {version}"}

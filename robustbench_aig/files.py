@@ -44,6 +44,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}); free some space and run the same command.") from None
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}); free some space and run the same command."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
-"""What ``list`` prints, as rows of plain values. Nothing here imports torch, except where costs of models are asked for."""
+"""What ``list`` prints, as rows of plain values. Nothing here imports torch, except where costs of models are asked
+for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,9 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
             for name, card in CATALOGUE.items()
         ]
     if what == "recipes":
-        return [{"name": name, **{key: str(value) for key, value in table.items()}} for name, table in recipes().items()]
+        return [
+            {"name": name, **{key: str(value) for key, value in table.items()}} for name, table in recipes().items()
+        ]
     if what == "checks":
         from robustbench_aig.evaluation.audit import CHECKS
 
@@ -36,7 +39,10 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
         {"name": entry.name, **{key: _plain(value) for key, value in entry.facts.items()}, "summary": entry.summary}
         for entry in registry.entries()
     ]
-    return found + [{"name": f"{family}:NAME", "summary": "every attack of that library by its own name"} for family in registry.families]
+    return found + [
+        {"name": f"{family}:NAME", "summary": "every attack of that library by its own name"}
+        for family in registry.families
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -49,7 +55,9 @@ def text(found: list[dict[str, Any]]) -> str:
     cells = [[_cell(row.get(key)) for key in keys] for row in found]
     widths = [max(len(key), *(len(line[column]) for line in cells)) for column, key in enumerate(keys)]
     lines = [keys, *cells]
-    return "\n".join("  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _cell(value: Any) -> str:

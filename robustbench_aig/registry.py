@@ -97,7 +97,9 @@ class Registry(Generic[T]):
             return table[prefix], rest
         if f"{prefix}:{second}" in table:  # names such as gates:open hold a colon themselves
             return table[f"{prefix}:{second}"], arguments
-        raise unknown(self.kind, prefix if not rest else specification, [*table, *(f"{f}:NAME" for f in self._families)])
+        raise unknown(
+            self.kind, prefix if not rest else specification, [*table, *(f"{f}:NAME" for f in self._families)]
+        )
 
     def make(self, specification: str, **defaults: Any) -> T:
         """Build the object that a specification such as ``pgd:steps=40,restarts=5`` or ``jpeg:75`` describes.
@@ -113,7 +115,7 @@ class Registry(Generic[T]):
         family, _, name = entry.name.partition(":")
         if family in self._families:
             build: Callable[..., T] = entry.load()
-            return build(name, **defaults, **_keywords(specification, arguments))
+            return build(name, **(defaults | _keywords(specification, arguments)))
         return self._build(entry.name, entry.load(), specification, arguments, defaults)
 
     def _build(self, name: str, cls: Any, specification: str, arguments: str, defaults: Mapping[str, Any]) -> T:

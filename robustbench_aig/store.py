@@ -1,11 +1,11 @@
 """The run folder: finished cells on disk, tables derived from them, and the lock that keeps a second process out.
 
-    RUN/run.json                    configuration, planned cells, provenance, audit
-    RUN/cells/<id>/result.json      one finished cell; written last, so its existence means the cell is complete
-    RUN/cells/<id>/samples.parquet  one row per image and epsilon
-    RUN/cells/<id>/execution.parquet  rates per group and layer (models with gates)
-    RUN/cells/<id>/draws.npz        the clean cell's decisions per draw
-    RUN/summary.csv, execution.csv  derived from the cells, in the order of the plan
+RUN/run.json                    configuration, planned cells, provenance, audit
+RUN/cells/<id>/result.json      one finished cell; written last, so its existence means the cell is complete
+RUN/cells/<id>/samples.parquet  one row per image and epsilon
+RUN/cells/<id>/execution.parquet  rates per group and layer (models with gates)
+RUN/cells/<id>/draws.npz        the clean cell's decisions per draw
+RUN/summary.csv, execution.csv  derived from the cells, in the order of the plan
 """
 
 import json
@@ -51,9 +51,13 @@ class RunFolder:
             with lock:
                 yield
         except Timeout:
-            raise UserError(f"another process is writing {self.path}; wait for it, or choose another folder with -o.") from None
+            raise UserError(
+                f"another process is writing {self.path}; wait for it, or choose another folder with -o."
+            ) from None
         except PermissionError as error:
-            raise UserError(f"cannot write {self.path} ({error.strerror}); choose a folder that you may write to with -o.") from None
+            raise UserError(
+                f"cannot write {self.path} ({error.strerror}); choose a folder that you may write to with -o."
+            ) from None
 
     def refuse_foreign(self, cells: Sequence[str]) -> None:
         """Accept an empty folder, or one whose finished cells all belong to the plan.
@@ -68,11 +72,14 @@ class RunFolder:
             raise UserError(f"{self.path} is a file; choose a folder with -o.")
         others = [entry.name for entry in self.path.glob("*") if entry.name != ".lock"] if self.path.exists() else []
         if others and not (self.path / "run.json").exists():
-            raise UserError(f"{self.path} holds files that are no run of this suite; choose an empty or new folder with -o.")
+            raise UserError(
+                f"{self.path} holds files that are no run of this suite; choose an empty or new folder with -o."
+            )
         strangers = set(self.finished()) - set(cells)
         if strangers:
             raise UserError(
-                f"{self.path} holds {len(strangers)} cells of another sweep; choose another folder with -o, or add to the same command."
+                f"{self.path} holds {len(strangers)} cells of another sweep; "
+                "choose another folder with -o, or add to the same command."
             )
 
     def finished(self) -> list[str]:

@@ -23,7 +23,7 @@ class Program(click.Group):
     A command that returns an integer exits with it.
     """
 
-    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:  # type: ignore[override]
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         given = list(sys.argv[1:] if args is None else args)
         name = str(self.name)
         try:

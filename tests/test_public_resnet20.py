@@ -27,7 +27,9 @@ def test_clean_accuracy_is_the_published_one(cifar10_dir: Path, public_resnet20:
     assert accuracy == 0.9173
 
 
-def test_fgsm_fools_the_images_that_the_libraries_fool(cifar10_dir: Path, public_resnet20: Path, tmp_path: Path) -> None:
+def test_fgsm_fools_the_images_that_the_libraries_fool(
+    cifar10_dir: Path, public_resnet20: Path, tmp_path: Path
+) -> None:
     model = load_model(f"resnet20@{public_resnet20}")
     data = load_dataset("cifar10", data_dir=cifar10_dir, limit=256)
     epsilons = parse_epsilons([EPSILONS])

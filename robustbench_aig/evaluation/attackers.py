@@ -1,8 +1,9 @@
 """The attacker's knowledge, as the gradient paths that a cell's attack runs through.
 
-``static`` is the paper's protocol: the bare model with one gate draw, the defence comes afterwards. ``adaptive`` knows both: it
-differentiates each stand-in of the defence, averages over gate draws (EOT), and also tries what the gates' own gradient hides. It
-can do all that the static attacker can, so that path is among its own.
+``static`` is the paper's protocol: the bare model with one gate draw, the defence comes afterwards. ``adaptive``
+knows both: it
+differentiates each stand-in of the defence, averages over gate draws (EOT), and also tries what the gates' own
+gradient hides. It can do all that the static attacker can, so that path is among its own.
 """
 
 from collections.abc import Iterator
@@ -43,4 +44,3 @@ def paths(cell: Cell, ids: Tensor, passes: Passes) -> Iterator[tuple[str, Target
         yield "no-gate-gradient", replace(strongest, gate_gradient="none")
     if cell.gating.stochastic:
         yield "deterministic-twin", replace(strongest, gating=Gating("deterministic"), transfer=True)
-

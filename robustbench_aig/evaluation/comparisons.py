@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr  # type: ignore[import-untyped]
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.special import ndtr
+from scipy.stats import binomtest
 
 from robustbench_aig.evaluation.statistics import (
     FEW_IMAGES,

@@ -40,7 +40,9 @@ def craft(attack: AttackLike, target: Target, images: Tensor, labels: Tensor, bu
     returned = attack(target, images, labels, budgets).detach()
     expected = (len(budgets), *images.shape)
     if tuple(returned.shape) != expected:
-        raise UserError(f"attack '{attack.name}' returned shape {tuple(returned.shape)} in place of {expected}; fix the attack.")
+        raise UserError(
+            f"attack '{attack.name}' returned shape {tuple(returned.shape)} in place of {expected}; fix the attack."
+        )
     delta = (returned - images).flatten(2)
     linf, l2 = delta.abs().amax(2), delta.norm(dim=2)
     size = linf if attack.norm == "linf" else l2

@@ -1,4 +1,5 @@
-"""What an attack did to the gates: execution rates, flips under common noise and their nulls, by layer and group of classes."""
+"""What an attack did to the gates: execution rates, flips under common noise and their nulls, by layer and group of
+classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,20 +16,22 @@ Array = npt.NDArray[np.float64]
 
 def flips(clean: Scores, attacked: Scores) -> Array:
     """(N, L) share of draws in which a gate decides otherwise than on the clean image *under the same noise*."""
-    return (clean.open != attacked.open).mean(0)
+    return np.asarray((clean.open != attacked.open).mean(0))
 
 
 def flips_without_attack(clean: Scores) -> Array:
     """(N, L) share of gates that differ between two independent draws on the clean image: the null of fresh noise."""
-    return (clean.open != np.roll(clean.open, 1, axis=0)).mean(0)
+    return np.asarray((clean.open != np.roll(clean.open, 1, axis=0)).mean(0))
 
 
 def flips_independent(clean: Scores, attacked: Scores) -> Array:
     """(N, L) share of gates that differ between the clean and the attacked image under independent noise."""
-    return (np.roll(clean.open, 1, axis=0) != attacked.open).mean(0)
+    return np.asarray((np.roll(clean.open, 1, axis=0) != attacked.open).mean(0))
 
 
-def groups(labels: npt.NDArray[np.int64], classes: Sequence[str], categories: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def groups(
+    labels: npt.NDArray[np.int64], classes: Sequence[str], categories: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
     """Named boolean masks (N,): ``all``, each category and each class that has images."""
     masks = {"all": np.ones(len(labels), bool)}
     masks |= {name: np.isin(labels, list(members)) for name, members in categories.items()}
@@ -36,7 +39,9 @@ def groups(labels: npt.NDArray[np.int64], classes: Sequence[str], categories: Ma
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def table(clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], blocks: Sequence[str]) -> pd.DataFrame:
+def table(
+    clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], blocks: Sequence[str]
+) -> pd.DataFrame:
     """One row per group and layer.
 
     The interval of ``shift`` is over images (95 %), each image contributing its paired difference of open shares.
@@ -52,7 +57,7 @@ def table(clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bo
     sizes = membership.sum(1, keepdims=True)
 
     def mean(values: npt.NDArray[Any]) -> Array:
-        return membership @ values / sizes
+        return np.asarray(membership @ values / sizes)
 
     difference = after - before
     intervals = [interval for mask in masks.values() for interval in mean_intervals(difference[mask])]

@@ -53,8 +53,8 @@ class Settings:
         epsilons: ascending; a zero is the clean row, which every sweep has anyway.
         gatings: for models with gates; others have one, ``none``.
         defenses: None stands for no defence.
-        attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither gate nor
-            defence to know of they are the same, and one cell stands for both.
+        attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither
+            gate nor defence to know of they are the same, and one cell stands for both.
         draws: S, scoring draws of anything random.
         eot: K, gate and defence draws that one gradient of the adaptive attacker averages over.
         seeds: each repeats the grid.
@@ -173,10 +173,17 @@ def _cells(settings: Settings) -> Iterator[Cell]:
             for gating in settings.gatings if model.gates else (Gating("none"),):
                 for attack in (None, *(settings.attacks if epsilons else ())):
                     if attack is not None and attack.needs_gates and not model.gates:
-                        raise UsageError(f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out.")
+                        raise UsageError(
+                            f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out."
+                        )
                     for attacker in settings.attackers if attack is not None else ("none",):
                         for defense in settings.defenses:
-                            if attacker == "adaptive" and not model.gates and defense is None and "static" in settings.attackers:
+                            if (
+                                attacker == "adaptive"
+                                and not model.gates
+                                and defense is None
+                                and "static" in settings.attackers
+                            ):
                                 continue
                             yield Cell(
                                 model,

@@ -51,8 +51,8 @@ class Spent:
 def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, spent: Spent | None) -> dict[str, Any]:
     """One row of ``summary.csv``; without an outcome, the clean row.
 
-    ``worst_accuracy`` is the share of images that are right in every one of the S draws; ``flip_rate`` compares clean and
-    attacked image under the same noise, ``flip_rate_null`` two draws on the clean image.
+    ``worst_accuracy`` is the share of images that are right in every one of the S draws; ``flip_rate`` compares clean
+    and attacked image under the same noise, ``flip_rate_null`` two draws on the clean image.
     """
     epsilon = outcome.epsilon if outcome else CLEAN
     scores = outcome.scores if outcome else clean

@@ -1,4 +1,5 @@
-"""Scoring: what the defended model makes of given images, over fresh draws. No attack's own success flag is believed."""
+"""Scoring: what the defended model makes of given images, over fresh draws. No attack's own success flag is
+believed."""
 
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.target import DefenseLike, defense_noise, run
-from robustbench_aig.models.noise import Stage
+from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.models.gates import GateTrace
+from robustbench_aig.models.noise import Stage, logistic
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Scores:
     @property
     def count(self) -> npt.NDArray[np.uint8]:
         """(N,) in how many draws the image was classified correctly."""
-        return self.correct.sum(0).astype(np.uint8)
+        return np.asarray(self.correct.sum(0), np.uint8)
 
     @classmethod
     def join(cls, parts: "list[Scores]") -> "Scores":
@@ -89,28 +92,42 @@ def score(
         draws: S; pass 1 where nothing is random.
         stage: the stream of draws; reported numbers use ``score``.
     """
-    fixed = defense is not None and defense.deterministic
+    logits, trace = _view(model, gating, gates, defense, images, ids, seed, draws, stage)
+    vote = logits.float().softmax(2).mean(0).argmax(1)
+    n = len(images)
+    return Scores(
+        (logits.argmax(2) == labels).cpu().numpy(),
+        vote.cpu().numpy().astype(np.int16),
+        np.zeros((draws, n, 0), bool) if trace is None else (trace.open > 0.5).cpu().numpy(),
+        np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
+        np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),
+    )
+
+
+def _view(
+    model: nn.Module,
+    gating: Gating,
+    gates: int,
+    defense: DefenseLike | None,
+    images: Tensor,
+    ids: Tensor,
+    seed: int,
+    draws: int,
+    stage: Stage,
+) -> tuple[Tensor, GateTrace | None]:
+    """Logits (S, N, classes) and the trace (S, N, L) of all draws; draws of the gates alone share what they have in common."""
+    fixed = defense is None or defense.deterministic
     seen = defense(images) if fixed and defense is not None else images
-    probabilities: Tensor | float = 0.0
-    correct, opened = [], []
-    prob: Tensor | float = 0.0
-    macs: Tensor | float = 0.0
+    if fixed and gating.stochastic and isinstance(model, ConvNetAIG):
+        return model.sampled(seen, logistic(seed, stage, ids, gates, range(draws)).to(images.device))
+    parts = []
     for draw in range(draws):
         if defense is not None and not fixed:
             seen = defense(images, defense_noise(defense, seed, stage, ids, [draw], images))
-        logits, trace = run(model, seen, gating.policy(gates, seed, stage, ids, [draw]))
-        correct.append(logits.argmax(1) == labels)
-        probabilities = probabilities + logits.float().softmax(1)
-        if trace is not None:
-            opened.append(trace.open > 0.5)
-            prob, macs = prob + trace.prob, macs + trace.macs
-    assert isinstance(probabilities, Tensor)
-    n = len(images)
-    gated = isinstance(prob, Tensor) and isinstance(macs, Tensor)
-    return Scores(
-        torch.stack(correct).cpu().numpy(),
-        probabilities.argmax(1).cpu().numpy().astype(np.int16),
-        torch.stack(opened).cpu().numpy() if gated else np.zeros((draws, n, 0), bool),
-        (prob / draws).float().cpu().numpy() if gated else np.zeros((n, 0), np.float32),  # type: ignore[union-attr]
-        (macs / draws).double().cpu().numpy() if gated else np.full(n, np.nan),  # type: ignore[union-attr]
-    )
+        parts.append(run(model, seen, gating.policy(gates, seed, stage, ids, [draw])))
+    traces = [trace for _, trace in parts if trace is not None]
+    joined = None
+    if traces:
+        margins, opened = (torch.stack([getattr(trace, name) for trace in traces]) for name in ("margin", "open"))
+        joined = GateTrace(margins, opened, traces[0].costs)
+    return torch.stack([logits for logits, _ in parts]), joined

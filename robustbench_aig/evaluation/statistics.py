@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri  # type: ignore[import-untyped]
+from scipy.special import ndtri
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,7 +1,8 @@
-"""The sweep engine: runs the planned cells that are not finished, shares what they share, and writes each when it is done.
+"""The sweep engine: runs the planned cells that are not finished, shares what they share, and writes each when it is
+done.
 
-Cells that differ only in the defence share one crafting where the attacker does not know the defence (``static``); all cells of
-one model, gating, defence and seed share one clean scoring.
+Cells that differ only in the defence share one crafting where the attacker does not know the defence (``static``);
+all cells of one model, gating, defence and seed share one clean scoring.
 """
 
 import time
@@ -52,7 +53,9 @@ class Done:
     claim_valid: bool
 
 
-def sweep(settings: Settings, out: Path, *, config: dict[str, Any] | None = None, progress: Progress | None = None) -> Done:
+def sweep(
+    settings: Settings, out: Path, *, config: dict[str, Any] | None = None, progress: Progress | None = None
+) -> Done:
     """Compute every cell of the grid into the run folder ``out``; finished cells are kept, so the same call resumes.
 
     Args:
@@ -74,7 +77,7 @@ def sweep(settings: Settings, out: Path, *, config: dict[str, Any] | None = None
         skipped = set(folder.finished())
         run = {
             "config": config or {},
-            "cells": [{"id": cell.id, "label": cell.label, "identity": cell.identity} for cell in cells],
+            "cells": [_listed(cell) for cell in cells],
             "provenance": provenance(settings),
         }
         folder.write_run({**run, "audit": [], "claim_valid": None})
@@ -88,6 +91,11 @@ def sweep(settings: Settings, out: Path, *, config: dict[str, Any] | None = None
     return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
 
 
+def _listed(cell: Cell) -> dict[str, Any]:
+    iterated = cell.attack is not None and cell.attack.iterated
+    return {"id": cell.id, "label": cell.label, "iterated": iterated, "identity": cell.identity}
+
+
 def _shares_crafting(cell: Cell) -> tuple[Any, ...]:
     """Cells with equal keys are attacked once: everything but a defence that the attacker does not know."""
     defense = None if cell.attacker in ("static", "none") else cell.defense
@@ -98,10 +106,11 @@ class _Engine:
     def __init__(self, settings: Settings, folder: RunFolder, progress: Progress) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
         self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 250)
-        self.clean: dict[tuple[Any, ...], Scores] = {}
+        self.clean: dict[str, Scores] = {}
 
     def run(self, cells: list[Cell]) -> dict[str, str]:
-        """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at once."""
+        """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at
+        once."""
         failed: dict[str, str] = {}
         self.progress.start(sum(len(cell.dataset) * max(1, len(cell.epsilons)) for cell in cells), "sweep")
         for _, group in groupby(cells, key=_shares_crafting):
@@ -118,14 +127,17 @@ class _Engine:
         return failed
 
     def _with_room(self, job: list[Cell]) -> None:
-        """Run a job; on a lack of memory halve the batch and start the job again (only if the size was ours to choose)."""
+        """Run a job; on a lack of memory halve the batch and start the job again (only if the size was ours to
+        choose)."""
         while True:
             try:
                 with frozen(job[0].model.network):
                     return self._job(job)
             except torch.OutOfMemoryError:
                 if self.settings.batch_size is not None or self.batch_size == 1:
-                    raise UserError(f"out of memory at {self.batch_size} images per pass; set a smaller --batch-size.") from None
+                    raise UserError(
+                        f"out of memory at {self.batch_size} images per pass; set a smaller --batch-size."
+                    ) from None
                 self.batch_size //= 2
                 torch.cuda.empty_cache()
                 self.progress.note(f"out of memory: going on with {self.batch_size} images per pass")
@@ -140,7 +152,7 @@ class _Engine:
         spent: list[Spent] = []
         names: list[str] = []
         draws = job[0].eot if job[0].attacker == "adaptive" and job[0].stochastic else 1
-        for images, labels, ids, at in self._batches(job[0], max(1, self.batch_size // draws)):
+        for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
             names = []
@@ -188,11 +200,11 @@ class _Engine:
             stage=stage,
         )
 
-    def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.settings.device
         for index in torch.arange(len(cell.dataset)).split(size):
             images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
-            yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device), index
+            yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device)
 
     def _clean(self, cell: Cell) -> Scores:
         """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""
@@ -202,7 +214,7 @@ class _Engine:
                 self.clean[clean.id] = rows.unpack(self.folder.draws(clean.id))
             else:
                 batches = self._batches(clean, self.batch_size)
-                parts = [self._score(clean, images, labels, ids) for images, labels, ids, _ in batches]
+                parts = [self._score(clean, images, labels, ids) for images, labels, ids in batches]
                 self.clean[clean.id] = Scores.join(parts)
         return self.clean[clean.id]
 

@@ -1,7 +1,7 @@
 """The target: a classifier as an attacker sees it.
 
-An attack gets one target per batch. The target knows the model, how its gates decide, which defence stands before it and what
-the attacker differentiates in its place, and it counts the passes that the attack spends on every image.
+An attack gets one target per batch. The target knows the model, how its gates decide, which defence stands before it
+and what the attacker differentiates in its place, and it counts the passes that the attack spends on every image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +135,8 @@ class Target:
 
     @property
     def exact(self) -> bool:
-        """Whether the forward pass of a gradient is already the verdict: no randomness, and the real defence runs in it."""
+        """Whether the forward pass of a gradient is already the verdict: no randomness, and the real defence runs in
+        it."""
         return not self.stochastic and self.surrogate != "end-to-end"
 
     def take(self, index: Tensor) -> "Target":
@@ -271,7 +272,8 @@ def run(model: nn.Module, images: Tensor, policy: Any | None) -> tuple[Tensor, G
 def defense_noise(
     defense: DefenseLike, seed: int, stage: Stage, ids: Tensor, draws: Sequence[int], images: Tensor
 ) -> Tensor | None:
-    """The (draws x N, slots) uniform numbers that a random defence consumes, draw-major; None for a deterministic one."""
+    """The (draws x N, slots) uniform numbers that a random defence consumes, draw-major; None for a deterministic
+    one."""
     slots = defense.uniforms((images.shape[1], images.shape[2], images.shape[3]))
     if not slots:
         return None

@@ -50,6 +50,45 @@ class ConvNetAIG(nn.Module):
             x = _skip(block, x, decision) if skippable else _scale(block, x, decision)
         return self.trunk.head(x), torch.stack(margins, 1), torch.stack(decisions, 1)
 
+    @torch.no_grad()
+    def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, GateTrace]:
+        """Many draws of the stochastic gates (Eq. 8) at the cost of the distinct paths among them.
+
+        Draws of an image that have decided alike so far share one hidden state, so each block runs once per image and
+        distinct prefix of decisions.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            noise: (S, N, L) logistic noise.
+
+        Returns:
+            Logits (S, N, classes) and a trace with margins and decisions of shape (S, N, L): what
+            :meth:`traced` gives draw by draw, up to the order of float sums.
+        """
+        x = self.trunk.stem(images)
+        state = torch.arange(len(images), device=images.device).expand(noise.shape[:2])
+        margins, decisions = [], []
+        for number, (block, gate) in enumerate(zip(self.trunk.blocks, self.gates, strict=True)):
+            margin = gate(x)[state]
+            opened = margin + noise[:, :, number] > 0
+            pairs, state = torch.unique(2 * state + opened, return_inverse=True)
+            x = _branch(block, x, pairs // 2, pairs % 2)
+            margins.append(margin)
+            decisions.append(opened.to(margin.dtype))
+        trace = GateTrace(
+            torch.stack(margins, 2), torch.stack(decisions, 2), costs(self.trunk, tuple(images.shape[1:]))
+        )
+        return self.trunk.head(x)[state], trace
+
+
+def _branch(block: nn.Module, x: Tensor, source: Tensor, decision: Tensor) -> Tensor:
+    """The hidden states that follow ``x[source]`` (M,) under the decisions (M,)."""
+    total = block.shortcut(x).index_select(0, source)  # type: ignore[operator]
+    opened = decision.nonzero()[:, 0]
+    if len(opened):
+        total.index_add_(0, opened, block.residual(x.index_select(0, source[opened])))  # type: ignore[operator]
+    return block.finish(total)  # type: ignore[operator, no-any-return]
+
 
 def _channels(block: nn.Module) -> int:
     return next(module.in_channels for module in block.modules() if isinstance(module, nn.Conv2d))

@@ -79,7 +79,8 @@ def build(name: str, *, classes: int, channels: int = 3, **options: Any) -> "nn.
         name: such as ``aig20``.
         classes: number of classes.
         channels: image channels.
-        options: ``shortcut`` (``projection`` or ``A``; CIFAR networks), ``norm`` ((mean, …), (std, …)), ``hidden`` (gates).
+        options: ``shortcut`` (``projection`` or ``A``; CIFAR networks), ``norm`` ((mean, …), (std, …)), ``hidden``
+            (gates).
 
     Raises:
         UsageError: unknown architecture, or an option that it does not take.
@@ -97,7 +98,9 @@ def build(name: str, *, classes: int, channels: int = 3, **options: Any) -> "nn.
         trunk = CifarResNet(arch.depth, classes, channels, preactivation=preactivation, **options)
     else:
         if channels != 3 or options.pop("shortcut", "projection") != "projection":
-            raise UsageError(f"'{name}' takes images of 3 channels and has projection shortcuts; use a CIFAR network here.")
+            raise UsageError(
+                f"'{name}' takes images of 3 channels and has projection shortcuts; use a CIFAR network here."
+            )
         trunk = ImageNetResNet(arch.depth, classes, **options)
     if arch.family == "stochastic-depth-resnet":
         return StochasticDepth(trunk)

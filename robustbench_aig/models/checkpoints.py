@@ -94,7 +94,9 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     if not weights.exists():
         raise Prerequisite(f"no weights at {weights}; train them, or point to the folder that holds {WEIGHTS}.")
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card.weights_sha256:
-        raise UserError(f"{weights} is not the file that its card describes (truncated or replaced); restore or retrain it.")
+        raise UserError(
+            f"{weights} is not the file that its card describes (truncated or replaced); restore or retrain it."
+        )
     try:
         tensors = load_file(weights)
     except SafetensorError as error:
@@ -106,11 +108,15 @@ def load(path: Path) -> tuple[nn.Module, Card]:
 
 def _read_card(path: Path) -> Card:
     if not path.exists():
-        raise Prerequisite(f"no checkpoint at {path.parent}: {CARD} is missing; train one with 'robustbench-aig train'.")
+        raise Prerequisite(
+            f"no checkpoint at {path.parent}: {CARD} is missing; train one with 'robustbench-aig train'."
+        )
     try:
         fields: dict[str, Any] = json.loads(path.read_text())
         if fields.get("format") != Card.format:
-            raise UserError(f"{path} has format {fields.get('format')}, this version reads {Card.format}; update the suite.")
+            raise UserError(
+                f"{path} has format {fields.get('format')}, this version reads {Card.format}; update the suite."
+            )
         card = Card(**fields)
         card.image_shape = (card.image_shape[0], card.image_shape[1], card.image_shape[2])
     except (json.JSONDecodeError, TypeError, IndexError, UnicodeDecodeError) as error:
@@ -128,12 +134,17 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unexpected:
-        parts = [f"{title} {_some(keys)}" for title, keys in (("lacks", missing), ("has unexpected", unexpected)) if keys]
-        raise UserError(f"{origin} does not fit the architecture: it {' and '.join(parts)}; name the right one before the @.")
+        parts = [
+            f"{title} {_some(keys)}" for title, keys in (("lacks", missing), ("has unexpected", unexpected)) if keys
+        ]
+        raise UserError(
+            f"{origin} does not fit the architecture: it {' and '.join(parts)}; name the right one before the @."
+        )
     for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise UserError(
-                f"{origin} does not fit: {key} has shape {tuple(value.shape)}, the architecture needs {tuple(own[key].shape)}; "
+                f"{origin} does not fit: {key} has shape {tuple(value.shape)}, "
+                f"the architecture needs {tuple(own[key].shape)}; "
                 "name the right architecture before the @."
             )
         if value.is_floating_point() and not torch.isfinite(value).all():

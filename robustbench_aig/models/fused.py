@@ -16,8 +16,8 @@ PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 def fuse(network: nn.Module) -> nn.Module:
     """A copy of a network of this suite without BatchNorm, equal to it in eval mode up to float rounding.
 
-    Input gradients stay those of the network; its parameters can no longer be trained. Networks that are not of this suite,
-    and pre-activation blocks (BatchNorm before the convolution), are returned as they are.
+    Input gradients stay those of the network; its parameters can no longer be trained. Networks that are not of this
+    suite, and pre-activation blocks (BatchNorm before the convolution), are returned as they are.
 
     Args:
         network: in eval mode.
@@ -37,10 +37,13 @@ def fuse(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _fold(module: nn.Module) -> None:
-    for conv, bn in PAIRS:
-        if isinstance(getattr(module, bn, None), nn.BatchNorm2d):
-            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, bn)))
-            setattr(module, bn, nn.Identity())
+    for before, after in PAIRS:
+        if isinstance(getattr(module, after, None), nn.BatchNorm2d):
+            setattr(module, before, fuse_conv_bn_eval(getattr(module, before), getattr(module, after)))
+            setattr(module, after, nn.Identity())
     projection = getattr(module, "downsample", None)
-    if isinstance(projection, nn.Sequential) and len(projection) == 2 and isinstance(projection[1], nn.BatchNorm2d):
-        module.downsample = fuse_conv_bn_eval(projection[0], projection[1])  # type: ignore[arg-type]
+    if isinstance(projection, nn.Sequential):
+        conv, bn = projection
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(bn, nn.BatchNorm2d)
+        module.downsample = fuse_conv_bn_eval(conv, bn)

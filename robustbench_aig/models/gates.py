@@ -1,7 +1,7 @@
 """Gates of ConvNet-AIG: the unit that scores a block, the policies that decide, and the trace of what they decided.
 
-A policy is always explicit and never follows ``module.training``, which attack libraries flip. Channel 1 of a gate's score
-means *execute*, so with margin = beta_1 - beta_0 a gate opens with probability sigmoid(margin).
+A policy is always explicit and never follows ``module.training``, which attack libraries flip. Channel 1 of a gate's
+score means *execute*, so with margin = beta_1 - beta_0 a gate opens with probability sigmoid(margin).
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ Gradient = Literal["none", "straight-through"]
 
 
 class GateUnit(nn.Module):
-    """Relevance score of one block (Eq. 5 and 6): global average pool, d = 16 hidden units with BatchNorm and ReLU, two scores.
+    """Relevance score of one block (Eq. 5 and 6): global average pool, d = 16 hidden units with BatchNorm and ReLU,
+    two scores.
 
     Starts with a bias of (0.1, 2.0), so that a fresh gate opens for 87 % of the images (the paper says 85 %).
     """
@@ -102,7 +103,8 @@ class Stochastic:
 
 @dataclass(frozen=True)
 class Expected:
-    """Run every block and scale it by its probability of being open (the paper's ConvNet-AIG*; also the mean-field twin)."""
+    """Run every block and scale it by its probability of being open (the paper's ConvNet-AIG*; also the mean-field
+    twin)."""
 
     hard = False
 
@@ -183,4 +185,3 @@ def gating(model: Gated, policy: Policy) -> Iterator[Recorder]:
         yield model.recorder
     finally:
         model.policy, model.recorder = before
-

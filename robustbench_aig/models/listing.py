@@ -17,7 +17,9 @@ def models() -> list[dict[str, Any]]:
         card = json.loads((ZOO / name / "card.json").read_text())
         family = ARCHITECTURES[card["architecture"]].family
         accuracy = card["accuracy"].get("test")
-        rows.append({"name": name, "family": family, "images": card["dataset"], "weights": "included", "accuracy": accuracy})
+        rows.append(
+            {"name": name, "family": family, "images": card["dataset"], "weights": "included", "accuracy": accuracy}
+        )
     return rows
 
 

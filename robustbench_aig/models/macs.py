@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_aig.models.resnet import Trunk
@@ -84,4 +84,3 @@ def _run(part: object, x: Tensor) -> tuple[Tensor, float]:
     with counter:
         out: Tensor = part(x)  # type: ignore[operator]
     return out, counter.get_total_flops() / 2
-

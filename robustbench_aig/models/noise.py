@@ -1,8 +1,8 @@
 """Counter-based noise: every random number is a pure function of what it is for.
 
-A number is named by (seed, stage, image id, slot, draw), so results do not depend on batch size, order, sharding or resume,
-nor on a library that reseeds the global generator. A slot is a gate, a pixel or a number that a random defence consumes.
-The hash is the SplitMix64 finaliser (Steele, Lea and Flood, 2014) applied once per coordinate.
+A number is named by (seed, stage, image id, slot, draw), so results do not depend on batch size, order, sharding or
+resume, nor on a library that reseeds the global generator. A slot is a gate, a pixel or a number that a random defence
+consumes. The hash is the SplitMix64 finaliser (Steele, Lea and Flood, 2014) applied once per coordinate.
 """
 
 from collections.abc import Sequence

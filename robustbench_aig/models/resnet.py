@@ -1,11 +1,12 @@
-"""Residual networks, split into what a gate may skip (the residual branch) and what always runs (stem, shortcuts, head).
+"""Residual networks, split into what a gate may skip (the residual branch) and what always runs (stem, shortcuts,
+head).
 
-ImageNet networks are torchvision's own class with these blocks, so torchvision's weights load as they are. CIFAR networks
-follow He et al. (2016), section 4.2, with option-A (parameter-free) or projection shortcuts.
+ImageNet networks are torchvision's own class with these blocks, so torchvision's weights load as they are. CIFAR
+networks follow He et al. (2016), section 4.2, with option-A (parameter-free) or projection shortcuts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class BasicBlock(torchvision_resnet.BasicBlock):
     """Two 3x3 convolutions: ``relu(shortcut(x) + residual(x))``."""
 
     def shortcut(self, x: Tensor) -> Tensor:
-        return x if self.downsample is None else self.downsample(x)  # type: ignore[no-any-return]
+        return x if self.downsample is None else self.downsample(x)
 
     def residual(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -117,7 +118,9 @@ class Trunk(nn.Module):
     @property
     def blocks(self) -> list[Any]:
         """The residual blocks in order of execution."""
-        return [block for name, stage in self.named_children() if name.startswith("layer") for block in _children(stage)]
+        return [
+            block for name, stage in self.named_children() if name.startswith("layer") for block in _children(stage)
+        ]
 
     @property
     def block_names(self) -> list[str]:
@@ -201,7 +204,7 @@ class CifarResNet(Trunk):
 class ImageNetResNet(torchvision_resnet.ResNet, Trunk):
     """torchvision's ResNet with normalisation inside; ``depth`` is 18, 34, 50, 101 or 152."""
 
-    LAYERS: dict[int, tuple[type[nn.Module], list[int]]] = {
+    LAYERS: ClassVar[dict[int, tuple[type[nn.Module], list[int]]]] = {
         18: (BasicBlock, [2, 2, 2, 2]),
         34: (BasicBlock, [3, 4, 6, 3]),
         50: (Bottleneck, [3, 4, 6, 3]),
@@ -215,16 +218,17 @@ class ImageNetResNet(torchvision_resnet.ResNet, Trunk):
         if depth not in self.LAYERS:
             raise ValueError(f"an ImageNet ResNet has depth 18, 34, 50, 101 or 152, not {depth}")
         block, layers = self.LAYERS[depth]
-        super().__init__(block, layers, num_classes=classes)  # type: ignore[arg-type]
+        super().__init__(block, layers, num_classes=classes)
         self.normalize = Normalize(*norm)
 
     def stem(self, images: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(images)))))  # type: ignore[no-any-return]
+        pooled: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(images)))))
+        return pooled
 
     def head(self, x: Tensor) -> Tensor:
         return self.fc(x.mean((2, 3)))
 
-    forward = Trunk.forward  # type: ignore[assignment]
+    forward = Trunk.forward
 
 
 class StochasticDepth(nn.Module):

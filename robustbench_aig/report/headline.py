@@ -9,9 +9,6 @@ from robustbench_aig.evaluation.statistics import Interval, accuracy
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run, contestant
 
-SINGLE_STEP = ("fgsm", "fgm", "ffgsm", "noise", "identity", "gates:universal")
-"""Attacks (the part of their name after a library's) that take one step or none."""
-
 
 @dataclass(frozen=True)
 class Headline:
@@ -79,7 +76,7 @@ def worst_cases(run: Run) -> Iterator[Headline]:
         ):
             lowest = rows.loc[rows["accuracy"] == rows["accuracy"].min()].iloc[0]
             found = _interval(lowest)
-            robust = any(_suits(row) for _, row in rows.iterrows())
+            robust = any(_suits(row, run.iterated) for _, row in rows.iterrows())
             if robust and lowest["draws"] == 1:
                 withstood = pd.concat([table.loc[: str(label)] for table in counts if label in table.index]).min()
                 found = accuracy(withstood.to_numpy(), 1)
@@ -94,7 +91,7 @@ def _is_common(entry: Headline) -> bool:
     return (entry.row["norm"].lower(), entry.row["eps_label"]) in {("linf", "8/255"), ("l2", "0.5")}
 
 
-def _suits(row: pd.Series) -> bool:
-    specification = row["attack"].removeprefix("torchattacks:").removeprefix("foolbox:").lower()
-    iterated = not any(specification == name or specification.startswith(f"{name}:") for name in SINGLE_STEP)
-    return iterated and (row["attacker"] == "adaptive" or (row["gating"] != "stochastic" and row["defense"] == "none"))
+def _suits(row: pd.Series, iterated: frozenset[str]) -> bool:
+    """Whether a row may carry a robustness headline: iterated, and by an attacker who knows what there is to know."""
+    knows = row["attacker"] == "adaptive" or (row["gating"] != "stochastic" and row["defense"] == "none")
+    return row["cell"] in iterated and knows

@@ -81,7 +81,7 @@ class Run:
     Attributes:
         path: the folder.
         config: the resolved configuration.
-        cells: the planned cells, ``id``, ``label`` and ``identity`` (all that changes their numbers).
+        cells: the planned cells, ``id``, ``label``, ``identity`` (all that changes their numbers) and ``iterated``.
         provenance: versions, hashes, device.
         audit: outcomes of the checks.
         claim_valid: False if a check failed; then no number of the run is a claim of robustness. None before the audit.
@@ -109,6 +109,11 @@ class Run:
     def unfinished(self) -> int:
         """How many planned cells have no result yet."""
         return len({cell["id"] for cell in self.cells} - set(self.summary["cell"]))
+
+    @cached_property
+    def iterated(self) -> frozenset[str]:
+        """Ids of the cells whose attack takes more than one step."""
+        return frozenset(cell["id"] for cell in self.cells if cell["iterated"])
 
     @cached_property
     def curves(self) -> list[Curve]:

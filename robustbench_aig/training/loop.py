@@ -1,4 +1,5 @@
-"""The training loop: SGD on the joint loss of Eq. 11, resumable after every epoch, selected on held-out training images."""
+"""The training loop: SGD on the joint loss of Eq. 11, resumable after every epoch, selected on held-out training
+images."""
 
 import json
 import time
@@ -49,7 +50,8 @@ class Epoch:
 
 
 def target_loss(opened: Tensor, targets: Tensor) -> Tensor:
-    """Eq. 10: the mean over gates of (mean over the batch of g_l - t_l) squared, for decisions (N, L) and targets (L,)."""
+    """Eq. 10: the mean over gates of (mean over the batch of g_l - t_l) squared, for decisions (N, L) and targets
+    (L,)."""
     return ((opened.mean(0) - targets) ** 2).mean()
 
 
@@ -84,14 +86,16 @@ def train(
     """
     card.recipe = asdict(recipe)
     job = json.loads(json.dumps({"card": asdict(card), "data": data.index_hash}))
-    trainer = _Trainer(model.to(device, memory_format=torch.channels_last), recipe, card.seed, device)
+    trainer = _Trainer(model.to(device).to(memory_format=torch.channels_last), recipe, card.seed, device)
     history: list[Epoch] = []
     best = -1.0
     state_path = folder / STATE
     if state_path.exists():
         state = torch.load(state_path, map_location=device, weights_only=True)
         if state["job"] != job:
-            raise UserError(f"{folder} holds another training run (model, data, recipe or seed differ); choose another folder.")
+            raise UserError(
+                f"{folder} holds another training run (model, data, recipe or seed differ); choose another folder."
+            )
         trainer.restore(state["model"], state["optimizer"])
         history, best = [Epoch(**row) for row in state["history"]], state["best"]
     elif (folder / checkpoints.CARD).exists():
@@ -192,7 +196,7 @@ class _Trainer:
         if opened is not None and self.targets is not None:
             loss = loss + self.recipe.target_weight * target_loss(opened, self.targets)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         correct = (logits.detach().argmax(1) == labels).sum()
         sums = torch.stack([loss.detach().double() * len(labels), correct.double()])

@@ -71,7 +71,9 @@ class Recipe:
         if isinstance(self.target_rate, float | int):
             return (float(self.target_rate),) * gates
         if len(self.target_rate) != gates:
-            raise UsageError(f"the target-rate schedule has {len(self.target_rate)} entries, the network {gates} gates.")
+            raise UsageError(
+                f"the target-rate schedule has {len(self.target_rate)} entries, the network {gates} gates."
+            )
         return self.target_rate
 
     def rate(self, epoch: float) -> float:

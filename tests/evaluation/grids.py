@@ -27,7 +27,15 @@ def classifier(architecture: str = "aig20", seed: int = 0) -> Classifier:
         torch.nn.init.normal_(gate.fc2.bias)
     trunk: Any = getattr(network, "trunk", network)
     return Classifier(
-        architecture, network, 10, weights_hash(network), architecture, len(gates), tuple(trunk.block_names), None, (1, 8, 8)
+        architecture,
+        network,
+        10,
+        weights_hash(network),
+        architecture,
+        len(gates),
+        tuple(trunk.block_names),
+        None,
+        (1, 8, 8),
     )
 
 

@@ -217,3 +217,19 @@ def test_official_gate_is_reproduced() -> None:
     hidden = torch.relu((z @ gate.fc1.weight.T + gate.fc1.bias) / (1 + gate.bn.eps) ** 0.5)
     beta = hidden @ gate.fc2.weight.T + gate.fc2.bias
     assert torch.allclose(gate(x), beta[:, 1] - beta[:, 0], atol=1e-5)
+
+
+def test_draws_that_share_their_paths_give_what_single_draws_give(model: ConvNetAIG, images: Tensor) -> None:
+    draws = logistic(0, "score", torch.arange(len(images)), len(model.gates), range(12))
+    seen: list[int] = []
+    hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
+    logits, trace = model.sampled(images, draws)
+    for hook in hooks:
+        hook.remove()
+    assert sum(seen) < 0.8 * trace.open.sum()
+    for number, draw in enumerate(draws):
+        with torch.no_grad():
+            alone, single = model.traced(images, Stochastic(draw))
+        assert torch.equal(trace.open[number], single.open)
+        assert torch.allclose(logits[number], alone, atol=1e-5)
+        assert torch.allclose(trace.macs[number], single.macs)

@@ -37,6 +37,10 @@ def test_logistic_law() -> None:
 
 def test_uniform_numbers_are_uncorrelated_between_neighbouring_names() -> None:
     numbers = uniform(0, "craft", torch.arange(20_000), 2, [0, 1])
-    pairs = [(numbers[0, :, 0], numbers[0, :, 1]), (numbers[0, :, 0], numbers[1, :, 0]), (numbers[0, :-1, 0], numbers[0, 1:, 0])]
+    pairs = [
+        (numbers[0, :, 0], numbers[0, :, 1]),
+        (numbers[0, :, 0], numbers[1, :, 0]),
+        (numbers[0, :-1, 0], numbers[0, 1:, 0]),
+    ]
     for left, right in pairs:
         assert abs(np.corrcoef(left, right)[0, 1]) < 0.025

@@ -88,6 +88,7 @@ def write(folder: Path, population: Population, cells: list[Cell], audit: list[d
             {
                 "id": identifier,
                 "label": " · ".join(str(cell[key]) for key in ("model", "gating", "defense", "attack", "attacker")),
+                "iterated": cell["attack"] not in ("none", "fgsm"),
                 "identity": {
                     "attack": {"name": cell["attack"], "steps": cell.get("steps", 20)},
                     "defense": {"name": cell["defense"]},

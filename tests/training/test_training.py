@@ -26,7 +26,14 @@ def digits() -> tuple[Dataset, Dataset]:
 
 
 def job(seed: int = 0, architecture: str = "aig20") -> tuple[torch.nn.Module, Card]:
-    card = Card(architecture, [str(n) for n in range(10)], (1, 8, 8), options={"norm": [[0.3], [0.4]]}, dataset="digits", seed=seed)
+    card = Card(
+        architecture,
+        [str(n) for n in range(10)],
+        (1, 8, 8),
+        options={"norm": [[0.3], [0.4]]},
+        dataset="digits",
+        seed=seed,
+    )
     torch.manual_seed(seed)
     return card.build(), card
 
@@ -42,7 +49,7 @@ def test_joint_loss_is_equation_11(digits: tuple[Dataset, Dataset]) -> None:
     settings = recipe("digits", epochs=1, batch_size=320, lr=1e-9, target_rate=0.25, target_weight=2.0)
     losses = {}
     for weight in (0.0, 2.0):
-        model, card = job()
+        model, _ = job()
         trainer = loop._Trainer(model, dataclasses.replace(settings, target_weight=weight), 0, CPU)
         losses[weight], _, rates = trainer.epoch(digits[0], 0)
     expected = sum((rate - 0.25) ** 2 for rate in rates) / len(rates)
@@ -102,7 +109,13 @@ def test_evaluation_does_not_depend_on_the_batch(digits: tuple[Dataset, Dataset]
 
 def test_recipes_are_the_papers() -> None:
     paper = recipe("paper")
-    assert (paper.epochs, paper.batch_size, paper.milestones, paper.target_rate, paper.target_weight) == (350, 256, (150, 250), 0.7, 2)
+    assert (paper.epochs, paper.batch_size, paper.milestones, paper.target_rate, paper.target_weight) == (
+        350,
+        256,
+        (150, 250),
+        0.7,
+        2,
+    )
     assert [paper.rate(epoch) for epoch in (0, 149, 150, 250)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert recipe("official-code").target_rate == 0.6
     assert recipe("official-code-imagenet").target_weight == 1
