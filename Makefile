@@ -42,6 +42,7 @@ clean:  ## remove .venv and caches
 
 # Debian's Python has no ensurepip without its venv package, so the environment starts empty and uv is put into it.
 # The checkout is installed editable, built by the locked setuptools: no network, and `robustbench-aig` is a command.
+# Byte code is compiled once, here: where PYTHONDONTWRITEBYTECODE is set, importing torch would compile it every time.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 		{ echo '$(BASE_PYTHON) is not Python 3.11 to 3.14; name one that is: make BASE_PYTHON=python3.12' >&2; exit 3; }
@@ -49,6 +50,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(BIN)/uv || $(BASE_PYTHON) -m pip --python $(PYTHON) install --quiet uv || \
 		{ $(PYTHON) -m ensurepip && $(PYTHON) -m pip install --quiet uv; } || \
 		{ echo '$(BASE_PYTHON) could not install uv: it needs pip (Debian: apt install python3-pip) and a package index' >&2; exit 3; }
-	$(UV) pip sync --python $(PYTHON) --require-hashes requirements.lock
+	$(UV) pip sync --python $(PYTHON) --compile-bytecode --require-hashes requirements.lock
 	$(UV) pip install --python $(PYTHON) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

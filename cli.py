@@ -28,6 +28,7 @@ DEMO = (
     "report --quiet {out}",
 )
 
+REFERENCE_IMAGES = 200
 PATH = click.Path(path_type=Path)
 data_options = together(
     click.option("--data", default="digits", show_default=True, help="Data set; see 'list datasets'."),
@@ -237,8 +238,13 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
     norm = {"norm": given["norm"]} if given["norm"] else {}
     made = [defenses.make(name) for name in dict.fromkeys(given["defense"])]
     device = resolve_device(given["device"])
+    chosen = [attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])]
+    reference = None
+    if any(attack.learns for attack in chosen):
+        reference = load_dataset(given["data"], split="validation", limit=REFERENCE_IMAGES, **_places(given))
     settings = Settings(
-        attacks=[attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])],
+        attacks=chosen,
+        reference=reference,
         dataset=dataset,
         models=load_models(given["model"], device),
         epsilons=epsilons,

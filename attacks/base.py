@@ -27,6 +27,11 @@ class Attack(ABC):
 
     norm: Norm = "linf"
 
+    @property
+    def learns(self) -> bool:
+        """Whether it learns from reference images, which are not attacked."""
+        return False
+
     @abstractmethod
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         """Perturb a batch for every budget.

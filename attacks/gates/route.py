@@ -35,6 +35,10 @@ class RouteTo(GateAttack):
         if self.to != "flip" and set(self.to) - {"0", "1"} and not (kind in ("image", "class") and value):
             raise ValueError(f"to must be flip, a graph of 0 and 1, image/ID or class/NAME, not '{self.to}'")
 
+    @property
+    def learns(self) -> bool:
+        return self.to.startswith(("image/", "class/"))
+
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Route:
         rates, aim = self._rates(target, images)
         wish = Label.of(self.label, target, images, labels, aim)

@@ -38,6 +38,10 @@ class Universal(GateAttack):
     aim: Aim = "open"
     per_class: bool = False
 
+    @property
+    def learns(self) -> bool:
+        return True
+
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
         return aim_goal(self.aim, target, images, labels)
 

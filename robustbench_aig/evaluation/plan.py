@@ -35,6 +35,8 @@ class AttackLike(Protocol):
     @property
     def iterated(self) -> bool: ...
     @property
+    def learns(self) -> bool: ...
+    @property
     def needs_gates(self) -> bool: ...
     @property
     def needs_gradient(self) -> bool: ...
@@ -60,6 +62,7 @@ class Settings:
         seeds: each repeats the grid.
         device: where to compute; does not enter identities.
         batch_size: images per pass; None finds one. Does not enter identities.
+        reference: images that attacks may learn from and that are not attacked; needed by those that learn.
         audit: the tier of checks that ends the sweep.
         audit_images: how many images the full tier tries again.
     """
@@ -76,6 +79,7 @@ class Settings:
     seeds: Sequence[int] = (0,)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
+    reference: Dataset | None = None
     audit: Tier = "core"
     audit_images: int = 200
 
@@ -97,6 +101,7 @@ class Cell:
     draws: int
     eot: int
     seed: int
+    reference: Dataset | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -112,7 +117,7 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Everything that changes the numbers, and nothing else."""
         adaptive = self.attacker == "adaptive"
-        return {
+        identity: dict[str, Any] = {
             "version": IDENTITY_VERSION,
             "weights": self.model.weights_hash,
             "gating": self.gating.name,
@@ -125,6 +130,9 @@ class Cell:
             "draws": self.scoring_draws,
             "seed": self.seed,
         }
+        if self.reference is not None:
+            identity["reference"] = [self.reference.split, self.reference.index_hash, self.reference.content_hash]
+        return identity
 
     @cached_property
     def id(self) -> str:
@@ -176,6 +184,10 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                         raise UsageError(
                             f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out."
                         )
+                    if attack is not None and attack.learns and settings.reference is None:
+                        raise UsageError(
+                            f"attack '{attack.name}' learns from reference images; choose a data set with training images."
+                        )
                     for attacker in settings.attackers if attack is not None else ("none",):
                         for defense in settings.defenses:
                             if (
@@ -196,4 +208,5 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                                 settings.draws,
                                 settings.eot,
                                 seed,
+                                settings.reference if attack is not None and attack.learns else None,
                             )

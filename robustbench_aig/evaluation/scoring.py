@@ -115,7 +115,7 @@ def _view(
     draws: int,
     stage: Stage,
 ) -> tuple[Tensor, GateTrace | None]:
-    """Logits (S, N, classes) and the trace (S, N, L) of all draws; draws of the gates alone share what they have in common."""
+    """Logits (S, N, classes) and the trace (S, N, L) of all draws; draws of gates alone share what is common."""
     fixed = defense is None or defense.deterministic
     seen = defense(images) if fixed and defense is not None else images
     if fixed and gating.stochastic and isinstance(model, ConvNetAIG):

@@ -26,7 +26,7 @@ from robustbench_aig.evaluation.crafting import craft
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
 from robustbench_aig.evaluation.rows import Outcome, Spent
 from robustbench_aig.evaluation.scoring import Scores, score
-from robustbench_aig.evaluation.target import Passes, frozen
+from robustbench_aig.evaluation.target import Passes, Reference, frozen
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.noise import Stage
 from robustbench_aig.progress import Progress, Silent
@@ -152,11 +152,12 @@ class _Engine:
         spent: list[Spent] = []
         names: list[str] = []
         draws = job[0].eot if job[0].attacker == "adaptive" and job[0].stochastic else 1
+        reference = self._reference(job[0])
         for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
             names = []
-            targets = list(paths(job[0], ids, passes))
+            targets = list(paths(job[0], ids, passes, reference))
             choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
             for name, target in targets:
                 names.append(name)
@@ -206,9 +207,17 @@ class _Engine:
             images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
             yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device)
 
+    def _reference(self, cell: Cell) -> Reference | None:
+        """The images that the cell's attack learns from; made anew for every job, because attacks remember in it."""
+        if cell.reference is None:
+            return None
+        data, device = cell.reference, self.settings.device
+        images = data.images(torch.arange(len(data))).to(device, memory_format=torch.channels_last)
+        return Reference(images, data.labels.to(device), data.ids.to(device), data.classes)
+
     def _clean(self, cell: Cell) -> Scores:
         """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""
-        clean = replace(cell, attack=None, attacker="none", epsilons=())
+        clean = replace(cell, attack=None, attacker="none", epsilons=(), reference=None)
         if clean.id not in self.clean:
             if (self.folder.cell(clean.id) / "draws.npz").exists():
                 self.clean[clean.id] = rows.unpack(self.folder.draws(clean.id))

@@ -204,6 +204,11 @@ class CifarResNet(Trunk):
 class ImageNetResNet(torchvision_resnet.ResNet, Trunk):
     """torchvision's ResNet with normalisation inside; ``depth`` is 18, 34, 50, 101 or 152."""
 
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    relu: nn.ReLU
+    maxpool: nn.MaxPool2d
+
     LAYERS: ClassVar[dict[int, tuple[type[nn.Module], list[int]]]] = {
         18: (BasicBlock, [2, 2, 2, 2]),
         34: (BasicBlock, [3, 4, 6, 3]),
@@ -226,7 +231,8 @@ class ImageNetResNet(torchvision_resnet.ResNet, Trunk):
         return pooled
 
     def head(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
     forward = Trunk.forward
 

@@ -105,7 +105,7 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         (["sweep", "-m", "resnet20@nowhere", "-o", "out"], 3, "no checkpoint at nowhere"),
         (["sweep", "-m", "aig20@CHECKPOINT"], 2, "name the run folder"),
         ([*SWEEP, "-a", "fgms"], 2, "did you mean fgsm"),
-        ([*SWEEP, "-a", "pgd:step=3"], 2, "no parameter 'step'"),
+        ([*SWEEP, "-a", "pgd:stride=3"], 2, "no parameter 'stride'"),
         ([*SWEEP, "-d", "jpg"], 2, "did you mean jpeg"),
         ([*SWEEP, "-d", "jpeg:0"], 2, "jpeg:0"),
         ([*SWEEP, "-d", "jpeg:75+"], 2, "unknown defense ''"),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import attacks
+from robustbench_aig.data import load_dataset
 from robustbench_aig.errors import UserError
 from robustbench_aig.evaluation.epsilons import Epsilon
 from robustbench_aig.evaluation.gating import Gating
@@ -206,3 +207,17 @@ def test_identity_follows_what_changes_numbers_and_nothing_else() -> None:
         assert set(ids(**changed)) & set(reference) == {
             cell.id for cell in plan(grids.settings()) if cell.attack is None
         }
+
+
+def test_attacks_that_learn_get_images_that_are_not_attacked(tmp_path: Path) -> None:
+    from robustbench_aig.errors import UsageError
+
+    learner = attacks.make("gates:universal:steps=2,restarts=1")
+    grid = {"attacks": [learner], "gatings": (Gating("deterministic"),), "defenses": (None,), "attackers": ("static",)}
+    with pytest.raises(UsageError, match="reference images"):
+        plan(grids.settings(**grid))
+    reference = load_dataset("digits", split="validation", limit=20)
+    done = sweep(grids.settings(**grid, reference=reference), tmp_path)
+    assert not done.failed
+    rows = pd.read_csv(tmp_path / "summary.csv").query("attack != 'none'")
+    assert (rows.exec_rate_adv > rows.exec_rate_clean).all()
