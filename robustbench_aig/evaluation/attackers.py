@@ -1,10 +1,9 @@
 """The attacker's knowledge, as the gradient paths that a cell's attack runs through.
 
-``static`` is the paper's protocol: the bare model with one gate draw, the defence comes afterwards. ``adaptive``
-knows both: it
-differentiates each stand-in of the defence, averages over gate draws (EOT), and also tries what the gates' own
-gradient hides. It can do all that the static attacker can, so that path is among its own. Attacks on gates take one path: which of several did
-most would have to be judged by their own metric, not by accuracy.
+``static`` is the paper's protocol: the bare model with one gate draw, the defence comes afterwards. ``adaptive`` knows
+both: it differentiates each stand-in of the defence, averages over gate draws (EOT), and also tries what the gates' own
+gradient hides. It can do all that the static attacker can, so that path is among its own. Attacks on gates take one
+path: which of several did most would have to be judged by their own metric, not by accuracy.
 """
 
 from collections.abc import Iterator
@@ -36,18 +35,19 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
     )
     gradient: Gradient = "straight-through" if cell.gating.stochastic else "none"
     elsewhere = cell.gating.stochastic or cell.defense is not None
-    if cell.attacker == "static" or not (cell.attack is not None and cell.attack.needs_gates):
-        yield "static", replace(unaware, gate_gradient=gradient, transfer=elsewhere)
-    if cell.attacker == "static":
-        return
+    static = replace(unaware, gate_gradient=gradient, transfer=elsewhere)
     knowing = replace(unaware, defense=cell.defense, draws=cell.eot)
     stand_ins: tuple[str | None, ...] = (None,) if cell.defense is None else cell.defense.surrogates or (None,)
-    if cell.attack is not None and cell.attack.needs_gates:
-        yield "direct", replace(knowing, surrogate=stand_ins[-1])
+    strongest = replace(knowing, surrogate=stand_ins[-1])
+    if cell.attacker == "static":
+        yield "static", static
         return
+    if cell.attack is not None and cell.attack.needs_gates:
+        yield "direct", strongest
+        return
+    yield "static", static
     for surrogate in stand_ins:
         yield surrogate or "direct", replace(knowing, surrogate=surrogate)
-    strongest = replace(knowing, surrogate=stand_ins[-1])
     if cell.gating.kind == "deterministic" and cell.defense is not None:
         yield "no-gate-gradient", replace(strongest, gate_gradient="none")
     if cell.gating.stochastic:

@@ -186,7 +186,7 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                         )
                     if attack is not None and attack.learns and settings.reference is None:
                         raise UsageError(
-                            f"attack '{attack.name}' learns from reference images; choose a data set with training images."
+                            f"attack '{attack.name}' learns from reference images; give some in the settings."
                         )
                     for attacker in settings.attackers if attack is not None else ("none",):
                         for defense in settings.defenses:
