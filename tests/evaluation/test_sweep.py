@@ -1,7 +1,9 @@
 """The sweep engine: resume after a kill, independence of the batch size, passes, and what its rows say."""
 
+import errno
 import json
 import multiprocessing
+import os
 import random
 import time
 from dataclasses import replace
@@ -221,3 +223,26 @@ def test_attacks_that_learn_get_images_that_are_not_attacked(tmp_path: Path) -> 
     assert not done.failed
     rows = pd.read_csv(tmp_path / "summary.csv").query("attack != 'none'")
     assert (rows.exec_rate_adv > rows.exec_rate_clean).all()
+
+
+def test_a_full_disk_is_one_sentence_and_loses_no_finished_cell(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        written.append("file")
+        if len(written) > 9:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="free some space"):
+            grids.run(tmp_path)
+    kept = RunFolder(tmp_path).finished()
+    assert kept
+    assert grids.run(tmp_path).skipped == len(kept)
+    for table in TABLES:
+        assert (tmp_path / table).read_bytes() == (finished / table).read_bytes()
