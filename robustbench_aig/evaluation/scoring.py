@@ -2,6 +2,7 @@
 believed."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from robustbench_aig.evaluation.target import DefenseLike, defense_noise, run
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.gates import GateTrace
 from robustbench_aig.models.noise import Stage, logistic
+
+if TYPE_CHECKING:
+    from robustbench_aig.evaluation.plan import Cell
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,23 @@ def score(
         np.zeros((draws, n, 0), bool) if trace is None else (trace.open > 0.5).cpu().numpy(),
         np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
         np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),
+    )
+
+
+def score_cell(cell: "Cell", images: Tensor, labels: Tensor, ids: Tensor, stage: Stage = "score") -> Scores:
+    """Score images as a cell says: its model, gating, defence, seed and number of draws."""
+    model = cell.model
+    return score(
+        model.network,
+        cell.gating,
+        model.gates,
+        cell.defense,
+        images,
+        labels,
+        ids,
+        seed=cell.seed,
+        draws=cell.scoring_draws,
+        stage=stage,
     )
 
 

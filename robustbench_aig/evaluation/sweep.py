@@ -25,10 +25,9 @@ from robustbench_aig.evaluation.audit import audit
 from robustbench_aig.evaluation.crafting import craft
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
 from robustbench_aig.evaluation.rows import Outcome, Spent
-from robustbench_aig.evaluation.scoring import Scores, score
+from robustbench_aig.evaluation.scoring import Scores, score_cell
 from robustbench_aig.evaluation.target import Passes, Reference, frozen
 from robustbench_aig.models.checkpoints import weights_hash
-from robustbench_aig.models.noise import Stage
 from robustbench_aig.progress import Progress, Silent
 from robustbench_aig.provenance import provenance
 from robustbench_aig.store import RunFolder
@@ -164,8 +163,8 @@ class _Engine:
                 crafted = craft(job[0].attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
                     for number, epsilon in enumerate(cell.epsilons):
-                        scores = self._score(cell, crafted.images[number], labels, ids)
-                        chosen = self._score(cell, crafted.images[number], labels, ids, "select") if choose else scores
+                        scores = score_cell(cell, crafted.images[number], labels, ids)
+                        chosen = score_cell(cell, crafted.images[number], labels, ids, "select") if choose else scores
                         outcomes[cell.id][number][name] = Outcome(
                             epsilon,
                             scores,
@@ -186,20 +185,6 @@ class _Engine:
                 for number in range(len(cell.epsilons))
             ]
             self._write(cell, joined, total, started)
-
-    def _score(self, cell: Cell, images: Tensor, labels: Tensor, ids: Tensor, stage: Stage = "score") -> Scores:
-        return score(
-            cell.model.network,
-            cell.gating,
-            cell.model.gates,
-            cell.defense,
-            images,
-            labels,
-            ids,
-            seed=cell.seed,
-            draws=cell.scoring_draws,
-            stage=stage,
-        )
 
     def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.settings.device
@@ -223,7 +208,7 @@ class _Engine:
                 self.clean[clean.id] = rows.unpack(self.folder.draws(clean.id))
             else:
                 batches = self._batches(clean, self.batch_size)
-                parts = [self._score(clean, images, labels, ids) for images, labels, ids in batches]
+                parts = [score_cell(clean, images, labels, ids) for images, labels, ids in batches]
                 self.clean[clean.id] = Scores.join(parts)
         return self.clean[clean.id]
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+import attacks
 from robustbench_aig.evaluation.statistics import accuracy, mean_intervals, worst_at
 from robustbench_aig.store import RunFolder
 
@@ -88,7 +89,7 @@ def write(folder: Path, population: Population, cells: list[Cell], audit: list[d
             {
                 "id": identifier,
                 "label": " · ".join(str(cell[key]) for key in ("model", "gating", "defense", "attack", "attacker")),
-                "iterated": cell["attack"] not in ("none", "fgsm"),
+                "iterated": cell["attack"] != "none" and attacks.make(cell["attack"]).iterated,
                 "identity": {
                     "attack": {"name": cell["attack"], "steps": cell.get("steps", 20)},
                     "defense": {"name": cell["defense"]},

@@ -18,7 +18,7 @@ from robustbench_aig.evaluation.audit.steps import margin
 from robustbench_aig.evaluation.crafting import craft
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.plan import Cell, Settings
-from robustbench_aig.evaluation.scoring import Scores, score
+from robustbench_aig.evaluation.scoring import score_cell
 from robustbench_aig.evaluation.target import Passes, Target, run
 from robustbench_aig.models.gates import GateTrace
 from robustbench_aig.models.noise import Stage
@@ -190,7 +190,7 @@ class Context:
         size = min(PASS_IMAGES, self.settings.batch_size or PASS_IMAGES)
         for start in range(0, len(images), size):
             part = slice(start, start + size)
-            counts.append(self._score(cell, images[part], self.labels[part], self.ids[part], stage).count)
+            counts.append(score_cell(cell, images[part], self.labels[part], self.ids[part], stage).count)
         return np.concatenate(counts) / cell.scoring_draws
 
     def view(self, cell: Cell, images: Tensor, ids: Tensor, draw: int = 0) -> tuple[Tensor, GateTrace | None]:
@@ -198,20 +198,6 @@ class Context:
         with torch.no_grad():
             policy = cell.gating.policy(cell.model.gates, cell.seed, "score", ids, [draw])
             return run(cell.model.network, images, policy)
-
-    def _score(self, cell: Cell, images: Tensor, labels: Tensor, ids: Tensor, stage: Stage) -> Scores:
-        return score(
-            cell.model.network,
-            cell.gating,
-            cell.model.gates,
-            cell.defense,
-            images,
-            labels,
-            ids,
-            seed=cell.seed,
-            draws=cell.scoring_draws,
-            stage=stage,
-        )
 
     def _rerun(self, cell: Cell) -> Rerun:
         """Attack the tried images as the sweep does: every path, and per image the one that is right least often.
