@@ -103,8 +103,9 @@ def _legend(run: Run, figure: Figure, colours: dict[str, str], dashes: dict[str,
         handles.append(
             Line2D([], [], color=style.GREY, linewidth=1, linestyle=(0, (1, 2)), label=f"chance, 1/{run.classes}")
         )
-    per_row = 3 if len(figure.axes) == 1 else 6
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(per_row, len(handles)), fontsize=9.5)
+    widest = 0.7 + 0.085 * max(len(str(handle.get_label())) for handle in handles)  # inches, at this font size
+    fitting = max(1, int(figure.get_figwidth() / widest))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(fitting, 6, len(handles)), fontsize=9.5)
 
 
 def _unique(run: Run, name: str) -> list[str]:
