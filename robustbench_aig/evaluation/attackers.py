@@ -17,6 +17,11 @@ from robustbench_aig.evaluation.target import Passes, Reference, Target
 from robustbench_aig.models.gates import Gradient
 
 
+def transfers(cell: Cell) -> bool:
+    """Whether the static attacker's images are scored on something else than it attacks: other draws, or a defence."""
+    return cell.gating.stochastic or cell.defense is not None
+
+
 def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None = None) -> Iterator[tuple[str, Target]]:
     """The named targets that the cell's attacker attacks, one after the other.
 
@@ -34,8 +39,7 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
         cell.model.network, cell.gating, cell.model.gates, ids, rows, passes, cell.seed, reference=reference
     )
     gradient: Gradient = "straight-through" if cell.gating.stochastic else "none"
-    elsewhere = cell.gating.stochastic or cell.defense is not None
-    static = replace(unaware, gate_gradient=gradient, transfer=elsewhere)
+    static = replace(unaware, gate_gradient=gradient, transfer=transfers(cell))
     knowing = replace(unaware, defense=cell.defense, draws=cell.eot)
     stand_ins: tuple[str | None, ...] = (None,) if cell.defense is None else cell.defense.surrogates or (None,)
     strongest = replace(knowing, surrogate=stand_ins[-1])

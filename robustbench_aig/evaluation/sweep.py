@@ -20,7 +20,7 @@ from torch import Tensor
 
 from robustbench_aig.errors import UserError
 from robustbench_aig.evaluation import execution, rows
-from robustbench_aig.evaluation.attackers import paths
+from robustbench_aig.evaluation.attackers import paths, transfers
 from robustbench_aig.evaluation.audit import audit
 from robustbench_aig.evaluation.crafting import craft
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
@@ -96,9 +96,14 @@ def _listed(cell: Cell) -> dict[str, Any]:
 
 
 def _shares_crafting(cell: Cell) -> tuple[Any, ...]:
-    """Cells with equal keys are attacked once: everything but a defence that the attacker does not know."""
-    defense = None if cell.attacker in ("static", "none") else cell.defense
-    return (cell.seed, cell.model.name, cell.gating, cell.attack, cell.attacker, defense and defense.name)
+    """Cells with equal keys are attacked once: everything but a defence that the attacker does not know.
+
+    An iterated attack stops where the bare model is fooled, unless its images are for another; then it runs apart.
+    """
+    unaware = cell.attacker in ("static", "none")
+    defense = None if unaware or cell.defense is None else cell.defense.name
+    apart = unaware and cell.attack is not None and cell.attack.iterated and transfers(cell)
+    return (cell.seed, cell.model.name, cell.gating, cell.attack, cell.attacker, defense, apart)
 
 
 class _Engine:

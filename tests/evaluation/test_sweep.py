@@ -246,3 +246,19 @@ def test_a_full_disk_is_one_sentence_and_loses_no_finished_cell(
     assert grids.run(tmp_path).skipped == len(kept)
     for table in TABLES:
         assert (tmp_path / table).read_bytes() == (finished / table).read_bytes()
+
+
+def test_a_cells_numbers_do_not_depend_on_the_other_cells(tmp_path: Path) -> None:
+    """The static attacker shares its work between defences only where that changes nothing."""
+    grid = {
+        "attacks": [attacks.make("pgd:steps=4")],
+        "attackers": ("static",),
+        "models": [grids.classifier("resnet20")],
+    }
+    defended = grids.settings().defenses[1]
+    sweep(grids.settings(**grid), tmp_path / "both")
+    both = pd.read_csv(tmp_path / "both" / "summary.csv")
+    for name, defense in (("none", None), ("jpeg:75", defended)):
+        sweep(grids.settings(**grid, defenses=(defense,)), tmp_path / name)
+        alone = pd.read_csv(tmp_path / name / "summary.csv")
+        pd.testing.assert_frame_equal(alone, both[both.defense == name].reset_index(drop=True), check_dtype=False)
