@@ -103,7 +103,7 @@ def _legend(run: Run, figure: Figure, colours: dict[str, str], dashes: dict[str,
         handles.append(
             Line2D([], [], color=style.GREY, linewidth=1, linestyle=(0, (1, 2)), label=f"chance, 1/{run.classes}")
         )
-    widest = 0.7 + 0.085 * max(len(str(handle.get_label())) for handle in handles)  # inches, at this font size
+    widest = 0.6 + 0.07 * max(len(str(handle.get_label())) for handle in handles)  # inches, at this font size
     fitting = max(1, int(figure.get_figwidth() / widest))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(fitting, 6, len(handles)), fontsize=9.5)
 
