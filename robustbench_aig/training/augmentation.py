@@ -15,7 +15,7 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
         generator: a CPU generator; all draws come from it.
     """
     if recipe.resized_crop:
-        images = _resized_crop(images, generator)
+        images = _resized_crop(images, recipe.crop_size, generator)
     elif recipe.crop_padding:
         images = _padded_crop(images, recipe.crop_padding, generator)
     if recipe.flip:
@@ -35,9 +35,12 @@ def _padded_crop(images: Tensor, padding: int, generator: torch.Generator) -> Te
     return padded[batch, channels, rows, columns]
 
 
-def _resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops of 25 to 100 % of the area with an aspect ratio of 3/4 to 4/3, resampled to full size (bilinear)."""
+def _resized_crop(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Crops of 25 to 100 % of the area with an aspect ratio of 3/4 to 4/3, resampled (bilinear) to ``side`` pixels, or
+    to full size where that is 0."""
     n, _, height, width = images.shape
+    if side:
+        height = width = side
     u = torch.rand((4, n), generator=generator).to(images.device)
     area = 0.25 + 0.75 * u[0]
     ratio = torch.exp((2 * u[1] - 1) * torch.log(torch.tensor(4 / 3)))
