@@ -68,6 +68,7 @@ def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, s
         "seed": cell.seed,
         "n": len(labels),
         "draws": draws,
+        "eot": cell.gradient_draws if outcome else 0,
         "accuracy": interval.value,
         "lo": interval.lo,
         "hi": interval.hi,

@@ -36,9 +36,7 @@ def headline(run: Run) -> Group:
     """The lowest accuracy of each model, gating and defence, with the audit; under a banner if that failed."""
     lines: list[RenderableType] = []
     if run.claim_valid is False:
-        lines.append(
-            Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
-        )
+        lines.append(_banner())
     lines.append(Text(subject(run), "bold"))
     for entry in headlines(run):
         line = Text.assemble(
@@ -71,6 +69,33 @@ def audit_counts(run: Run) -> str:
     """How many checks had which outcome, as in ``19 pass · 2 warn · 0 fail``."""
     found = [entry.verdict for entry in run.audit]
     return " · ".join(f"{found.count(verdict)} {verdict.lower()}" for verdict in ("PASS", "WARN", "FAIL"))
+
+
+def audit(run: Run) -> Iterator[RenderableType]:
+    """Every verdict of the audit: the worst first, each with symptom, remedy and what was measured."""
+    if run.claim_valid is False:
+        yield _banner()
+    yield Text(f"{run.name} · {subject(run)}", "bold")
+    labels = {cell["id"]: cell["label"] for cell in run.cells}
+    table = _plain(f"audit: {audit_counts(run)}" if run.audit else "audit: not run")
+    for column in ("", "check", "finding", "measured", "limit"):
+        table.add_column(column, overflow="fold")
+    for verdict, colour in STYLES.items():
+        for entry in run.audit:
+            if entry.verdict == verdict:
+                where = f"\n{labels.get(entry.cell, entry.cell)}" if entry.cell else ""
+                table.add_row(
+                    Text(verdict, colour),
+                    f"{entry.id} {entry.title}",
+                    Text.assemble(entry.text, (where, "dim")),
+                    text.NONE if entry.value is None else f"{entry.value:.4g}",
+                    text.NONE if entry.threshold is None else f"{entry.threshold:.4g}",
+                )
+    yield table
+
+
+def _banner() -> Panel:
+    return Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
 
 
 def _audit(run: Run) -> Iterator[Text]:

@@ -137,6 +137,11 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         (["report", "nowhere"], 3, "no run folder"),
         (["show", "nowhere"], 3, "no run folder"),
         (["compare", "nowhere"], 3, "no run folder"),
+        (["audit", "nowhere"], 3, "no run folder"),
+        (["audit", "nowhere", "--full"], 3, "no run folder"),
+        ([*SWEEP, "--eot", "few"], 2, "--eot must be auto or a number"),
+        ([*SWEEP, "--gating", "deterministic", "--attacker", "known-noise"], 2, "nothing in this grid is random"),
+        ([*SWEEP, "-a", "torchattacks:PGD", "--attacker", "known-noise"], 2, "cannot be told each image's noise"),
         (["list", "model"], 2, "is not one of"),
     ],
 )
@@ -347,3 +352,22 @@ for expected, commands in ((0, lists + helps), (2, mistakes)):
         assert "torch" not in sys.modules, arguments
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_audit_shows_every_finding_and_repeats_the_sweep_in_full(run: Run, factories: Path) -> None:
+    run("sweep", "-m", f"{factories}:staircase", *TINY, "--attacker", "static", "-o", "run")
+    shown = run("audit", "run")
+    assert shown.exit_code == 0, shown.stderr
+    assert "NOT A ROBUSTNESS CLAIM" in shown.stdout
+    assert "G2 zero gradients" in shown.stdout
+    assert run("audit", "run", "--strict").exit_code == 5
+    core = json.loads(run("audit", "run", "--json").stdout)
+    assert core["claim_valid"] is False
+    table = Path("run/summary.csv").read_bytes()
+    repeated = run("audit", "run", "--full", "--json", "-q")
+    assert repeated.exit_code == 0, repeated.stderr
+    full = json.loads(repeated.stdout)
+    added = {entry["id"] for entry in full["audit"]} - {entry["id"] for entry in core["audit"]}
+    assert added == {"T2", "T5", "S3", "S4", "S5"}
+    assert Path("run/summary.csv").read_bytes() == table
+    assert json.loads(run("show", "run", "--json").stdout)["config"]["audit"] == "full"
