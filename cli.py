@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
 
 MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
-PAPER = {"attack": ["fgsm"], "defense": ["none", "jpeg:75,floor"], "draws": 1}
+PAPER = {
+    "attack": ["fgsm"],
+    "gating": ["stochastic", "deterministic"],
+    "defense": ["none", "jpeg:75,floor"],
+    "attacker": ["static", "adaptive"],  # the paper's, and under it what an attacker reaches who knows gates and codec
+    "draws": 1,
+}
 DEMO = (
     "train resnet20 --data digits --recipe digits --device {device} -o {checkpoints}/resnet20",
     "train aig20 --data digits --recipe digits --device {device} -o {checkpoints}/aig20",
@@ -168,7 +174,11 @@ def train(architecture: str, **given: Any) -> None:
     show_default=True,
     help="What the attacker knows; known-noise also knows the scoring draws.",
 )
-@click.option("--protocol", type=click.Choice(["paper"]), help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper"]),
+    help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor; and the adaptive attacker.",
+)
 @click.option("--draws", default=10, show_default=True, help="Scoring draws of anything random.")
 @click.option(
     "--eot", default="8", show_default=True, help="Draws that one adaptive gradient averages over; auto doubles them."

@@ -64,8 +64,8 @@ class Defense(ABC):
         return self._surrogate(kind, images, uniform)
 
     def _surrogate(self, kind: str, images: Tensor, uniform: Tensor | None) -> Tensor:
-        """The stand-ins other than ``identity``, for a ``kind`` that the class lists."""
-        raise NotImplementedError
+        """The stand-ins other than ``identity``, for a ``kind`` that the class lists: by default the defence itself."""
+        return self(images, uniform)
 
     def uniforms(self, image_shape: tuple[int, int, int]) -> int:
         """How many uniform numbers in (0, 1) each image of shape (C, H, W) needs; 0 for a deterministic defence."""
