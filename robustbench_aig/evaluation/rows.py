@@ -32,7 +32,7 @@ class Outcome:
 
     epsilon: Epsilon
     scores: Scores
-    selection: npt.NDArray[np.uint8]
+    selection: npt.NDArray[np.uint16]
     linf: npt.NDArray[np.float32]
     l2: npt.NDArray[np.float32]
     invalid: npt.NDArray[np.bool_]
@@ -124,6 +124,9 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         "l2": np.concatenate([outcome.l2 for outcome in outcomes]).astype(np.float32),
     }
     arrays = {name: pa.array(values) for name, values in columns.items()}
+    radii = None if cell.attack or cell.defense is None else cell.defense.radii(clean.count, cell.scoring_draws)
+    if radii is not None:
+        arrays["radius"] = pa.array(np.asarray(radii, np.float32))
     if cell.model.gates:
         arrays["macs_clean"] = pa.array(np.tile(clean.macs, times))
         arrays["macs_adv"] = pa.array(np.concatenate([outcome.scores.macs for outcome in outcomes]))
@@ -135,7 +138,7 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
 
 def _counts(parts: list[npt.NDArray[np.bool_]]) -> pa.FixedSizeListArray:
     """(S, N, L) decisions per epsilon as a column of L counts of draws per image."""
-    counts = np.concatenate([part.sum(0).astype(np.uint8) for part in parts])
+    counts = np.concatenate([part.sum(0).astype(np.uint16) for part in parts])
     return pa.FixedSizeListArray.from_arrays(pa.array(counts.reshape(-1)), counts.shape[1])
 
 

@@ -39,9 +39,9 @@ class Scores:
     macs: npt.NDArray[np.float64]
 
     @property
-    def count(self) -> npt.NDArray[np.uint8]:
+    def count(self) -> npt.NDArray[np.uint16]:
         """(N,) in how many draws the image was classified correctly."""
-        return np.asarray(self.correct.sum(0), np.uint8)
+        return np.asarray(self.correct.sum(0), np.uint16)
 
     @classmethod
     def join(cls, parts: "list[Scores]") -> "Scores":

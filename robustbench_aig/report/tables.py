@@ -16,6 +16,8 @@ from robustbench_aig.report.run import CURVE, Curve, Run
 STYLES = {"FAIL": "bold red", "WARN": "yellow", "INFO": "cyan", "PASS": "green", "n.a.": "dim"}
 NOT_A_CLAIM = "NOT A ROBUSTNESS CLAIM"
 
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+
 _CELL = 13  # columns of the console that one epsilon takes
 
 
@@ -29,6 +31,7 @@ def report(run: Run, width: int) -> Iterator[RenderableType]:
     yield headline(run)
     yield from accuracy(run, width)
     yield from stochastic(run)
+    yield from certified(run)
     yield from gates(run)
 
 
@@ -155,6 +158,24 @@ def stochastic(run: Run) -> Iterator[Table]:
             text.percent(row[name]) for name in ("accuracy", "vote_accuracy", "worst_accuracy", "worst_accuracy_clean")
         ]
         table.add_row(curve.contestant, curve.defense, f"{curve.attack} {curve.attacker}", row["eps_label"], *numbers)
+    yield table
+
+
+def certified(run: Run) -> Iterator[Table]:
+    """Share of images whose label is certified up to an L2 radius, where the defence certifies (Gaussian smoothing)."""
+    defended = run.summary[(run.summary["attack"] == "none") & (run.summary["defense"] != "none")]
+    cells = [(row, run.samples(row["cell"])) for row in defended.to_dict("records")]
+    found = [(row, samples["radius"].to_numpy()) for row, samples in cells if "radius" in samples]
+    if not found:
+        return
+    table = _plain("certified accuracy of the vote, %: L2 radius in pixel values, each certificate wrong once in 1,000")
+    for column in ("model", "gating", "defence", "draws"):
+        table.add_column(column)
+    for radius in RADII:
+        table.add_column(f"{radius:g}", justify="right")
+    for row, radii in found:
+        shares = [text.percent(float((radii > radius).mean())) for radius in RADII]
+        table.add_row(row["model"], row["gating"], row["defense"], str(row["draws"]), *shares)
     yield table
 
 
