@@ -1,5 +1,6 @@
 """The tables of a run on the console."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ def report(run: Run, width: int) -> Iterator[RenderableType]:
     yield from accuracy(run, width)
     yield from stochastic(run)
     yield from gates(run)
+    yield from graphs(run)
 
 
 def headline(run: Run) -> Group:
@@ -156,6 +158,49 @@ def gates(run: Run) -> Iterator[Table]:
             text.percent(row["flip_rate_null"]),
         )
     yield table
+
+
+GRAPHS = {
+    "whole graphs at the largest epsilon: kept, compute won back from gates, information on the class, monitor": (
+        ("graph kept, %", ("graph_kept",)),
+        ("MACs up, %", ("recovered_up_pooled",)),
+        ("down, %", ("recovered_down_pooled",)),
+        ("class, bits", ("information_clean", "information_adv")),
+        ("monitor AUC", ("monitor_auc",)),
+    ),
+    "accuracy where the attack may change features, gates, both or neither, %": (
+        ("neither", ("mediation_neither",)),
+        ("features", ("mediation_features",)),
+        ("gates", ("mediation_gates",)),
+        ("both", ("mediation_both",)),
+    ),
+}
+"""Tables of whole graphs: their titles, headings and the measures below each."""
+
+
+def measured(found: pd.DataFrame, names: tuple[str, ...]) -> str:
+    """Values of some measures of a row, as in ``0.84 → 0.31``; shares in per cent, bits and areas as they are."""
+    values = found["value"].to_dict()
+    bare = names[0].startswith(("information", "monitor"))
+    shown = [values.get(name, math.nan) for name in names]
+    return " → ".join(text.NONE if math.isnan(x) else f"{x:.2f}" if bare else text.percent(x) for x in shown)
+
+
+def graphs(run: Run) -> Iterator[Table]:
+    """What each attack did to whole graphs, at its largest epsilon."""
+    pairs = [(curve, run.measures(curve.strongest)) for curve in run.curves]
+    pairs = [(curve, found) for curve, found in pairs if len(found)]
+    for title, columns in GRAPHS.items() if pairs else ():
+        table = _plain(title)
+        for column in ("model", "defence", "attack", "eps"):
+            table.add_column(column)
+        for column, _ in columns:
+            table.add_column(column, justify="right")
+        for curve, found in pairs:
+            attack = f"{curve.attack} {curve.attacker}"
+            numbers = [measured(found, names) for _, names in columns]
+            table.add_row(curve.contestant, curve.defense, attack, curve.strongest["eps_label"], *numbers)
+        yield table
 
 
 def show(run: Run) -> Iterator[RenderableType]:
