@@ -179,11 +179,21 @@ GRAPHS = {
 
 
 def measured(found: pd.DataFrame, names: tuple[str, ...]) -> str:
-    """Values of some measures of a row, as in ``0.84 → 0.31``; shares in per cent, bits and areas as they are."""
+    """Values of some measures of a row, as in ``0.84 → 0.31``; shares in per cent, others as they are."""
     values = found["value"].to_dict()
-    bare = names[0].startswith(("information", "monitor"))
-    shown = [values.get(name, math.nan) for name in names]
-    return " → ".join(text.NONE if math.isnan(x) else f"{x:.2f}" if bare else text.percent(x) for x in shown)
+    return " → ".join(_write(names[0], values.get(name, math.nan)) for name in names)
+
+
+def span(found: pd.DataFrame, names: tuple[str, ...]) -> str:
+    """The interval of a measure that stands alone; empty where it has none."""
+    if len(names) > 1 or names[0] not in found.index or math.isnan(found["lo"][names[0]]):
+        return ""
+    return "[" + ", ".join(_write(names[0], found[end][names[0]]) for end in ("lo", "hi")) + "]"
+
+
+def _write(name: str, value: float) -> str:
+    bare = name.startswith(("information", "monitor", "macs_ratio"))
+    return text.NONE if math.isnan(value) else f"{value:.2f}" if bare else text.percent(value)
 
 
 def graphs(run: Run) -> Iterator[Table]:
