@@ -45,8 +45,8 @@ def _one(cell: Cell, images: Tensor, labels: Tensor, ids: Tensor, passes: Passes
         crafted = craft(cell.attack, target, images, labels, budgets)
         for number, epsilon in enumerate(cell.epsilons):
             scores = score_cell(cell, crafted.images[number], labels, ids, draw=draw)
-            sizes = (part[number].cpu().numpy() for part in (crafted.linf, crafted.l2, crafted.invalid))
-            found[number][name] = Outcome(epsilon, scores, scores.count, *sizes)
+            linf, l2, invalid = (part[number].cpu().numpy() for part in (crafted.linf, crafted.l2, crafted.invalid))
+            found[number][name] = Outcome(epsilon, scores, scores.count, linf, l2, invalid)
     return [worst(choices) for choices in found]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from robustbench_aig.evaluation.mediation import Crossed
 from robustbench_aig.evaluation.rows import Outcome
 from robustbench_aig.evaluation.scoring import Scores
 
@@ -15,6 +16,7 @@ def join(parts: list[Outcome]) -> Outcome:
         np.concatenate([part.linf for part in parts]),
         np.concatenate([part.l2 for part in parts]),
         np.concatenate([part.invalid for part in parts]),
+        None if parts[0].crossed is None else Crossed.join([part.crossed for part in parts if part.crossed]),
     )
 
 
@@ -31,5 +33,6 @@ def worst(choices: dict[str, Outcome]) -> Outcome:
             np.where(where, other.linf, best.linf),
             np.where(where, other.l2, best.l2),
             np.where(where, other.invalid, best.invalid),
+            best.crossed and other.crossed and best.crossed.choose(other.crossed, where),
         )
     return best

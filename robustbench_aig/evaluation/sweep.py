@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.errors import UserError
-from robustbench_aig.evaluation import eot, execution, known_noise, rows
+from robustbench_aig.evaluation import eot, execution, gate_metrics, known_noise, rows
 from robustbench_aig.evaluation.attackers import paths, transfers
 from robustbench_aig.evaluation.audit import audit
 from robustbench_aig.evaluation.crafting import craft
+from robustbench_aig.evaluation.mediation import cross
 from robustbench_aig.evaluation.outcomes import join, worst
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
 from robustbench_aig.evaluation.rows import Outcome, Spent
@@ -160,9 +161,12 @@ class _Engine:
             job = [self._settled(cell) for cell in job]
         draws = job[0].gradient_draws
         reference = self._reference(job[0])
+        scored = 0
         for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
+            clean = {cell.id: self._clean(cell).take(slice(scored, scored + len(images))) for cell in job}
+            scored += len(images)
             targets = list(paths(job[0], ids, passes, reference))
             if job[0].attacker == "known-noise":
                 targets = []
@@ -174,8 +178,9 @@ class _Engine:
                 crafted = craft(attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
                     for number, epsilon in enumerate(cell.epsilons):
-                        scores = score_cell(cell, crafted.images[number], labels, ids)
-                        chosen = score_cell(cell, crafted.images[number], labels, ids, "select") if choose else scores
+                        attacked = crafted.images[number]
+                        scores = score_cell(cell, attacked, labels, ids)
+                        chosen = score_cell(cell, attacked, labels, ids, "select") if choose else scores
                         outcomes[cell.id][number][name] = Outcome(
                             epsilon,
                             scores,
@@ -183,6 +188,7 @@ class _Engine:
                             crafted.linf[number].cpu().numpy(),
                             crafted.l2[number].cpu().numpy(),
                             crafted.invalid[number].cpu().numpy(),
+                            cross(cell, images, attacked, labels, ids, clean[cell.id], scores),
                         )
             spent.append(Spent(*(getattr(passes, field.name).cpu().numpy() for field in fields(Spent))))
             for cell in job:
@@ -231,28 +237,27 @@ class _Engine:
         clean = self._clean(cell)
         result: dict[str, Any] = {"id": cell.id, **cell.columns, "identity": cell.identity}
         table: pd.DataFrame | None = None
+        gates: pd.DataFrame | None = None
         if spent is None:
             result["rows"] = [rows.summary(cell, "none", clean, None, None)]
             best: list[Outcome] = []
             self.progress.advance(len(cell.dataset))
         else:
             best = [worst(choices) for choices in outcomes]
-            result["rows"] = [rows.summary(cell, cell.attacker, clean, outcome, spent) for outcome in best]
+            judged: list[tuple[str, Outcome]] = [(cell.attacker, outcome) for outcome in best]
             if len(outcomes[0]) > 1:
-                result["rows"] += [
-                    rows.summary(cell, f"{cell.attacker}/{name}", clean, choices[name], spent)
-                    for name in outcomes[0]
-                    for choices in outcomes
-                ]
+                judged += [(f"{cell.attacker}/{name}", choices[name]) for name in outcomes[0] for choices in outcomes]
+            result["rows"] = [rows.summary(cell, attacker, clean, outcome, spent) for attacker, outcome in judged]
             result["eot"] = cell.gradient_draws
             if cell.id in self.settled:
                 result["eot_auto"] = self.settled[cell.id].as_dict()
             result["measures"] = [rows.measures(outcome, spent) for outcome in best]
             table = self._execution(cell, clean, best)
+            gates = gate_metrics.table(cell, clean, judged)
         result["seconds"] = round(time.monotonic() - started, 3)
         result["batch_size"] = self.batch_size
         draws = rows.pack(clean) if cell.attack is None else None
-        self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws)
+        self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws, gates)
 
     def _execution(self, cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pd.DataFrame | None:
         if not cell.model.gates:
