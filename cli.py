@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
 
 MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
-PAPER = {"attack": ["fgsm"], "defense": ["none", "jpeg:75,floor"], "draws": 1}
+PAPER = {
+    "attack": ["fgsm"],
+    "gating": ["stochastic", "deterministic"],
+    "defense": ["none", "jpeg:75,floor"],
+    "attacker": ["static", "adaptive"],  # the paper's, and under it what an attacker reaches who knows gates and codec
+    "draws": 1,
+}
 DEMO = (
     "train resnet20 --data digits --recipe digits --device {device} -o {checkpoints}/resnet20",
     "train aig20 --data digits --recipe digits --device {device} -o {checkpoints}/aig20",
@@ -164,14 +170,20 @@ def train(architecture: str, **given: Any) -> None:
 @click.option(
     "--attacker",
     multiple=True,
-    type=click.Choice(["static", "adaptive"]),
+    type=click.Choice(["static", "adaptive", "known-noise"]),
     default=["static", "adaptive"],
     show_default=True,
-    help="What the attacker knows.",
+    help="What the attacker knows; known-noise also knows the scoring draws.",
 )
-@click.option("--protocol", type=click.Choice(["paper"]), help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper"]),
+    help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor; and the adaptive attacker.",
+)
 @click.option("--draws", default=10, show_default=True, help="Scoring draws of anything random.")
-@click.option("--eot", default=8, show_default=True, help="Draws that one adaptive gradient averages over.")
+@click.option(
+    "--eot", default="8", show_default=True, help="Draws that one adaptive gradient averages over; auto doubles them."
+)
 @click.option("--seed", multiple=True, type=int, default=[0], show_default=True, help="Each repeats the grid.")
 @click.option("--batch-size", default="auto", show_default=True, help="Images per pass, or auto.")
 @click.option("--audit", type=click.Choice(["core", "full"]), default="core", show_default=True, help="Tier of checks.")
@@ -222,9 +234,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
     epsilons = parse_epsilons(given["eps"])
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
-    size = given["batch_size"]
-    if size != "auto" and not (size.isdecimal() and int(size) > 0):
-        raise UsageError(f"--batch-size must be auto or a number of at least 1, not '{size}'.")
+    size, eot = (_number_or_auto(given, name) for name in ("batch_size", "eot"))
     for model in given["model"]:  # wrong names are answered before torch is imported
         check_name(model)
     for attack in given["attack"]:
@@ -253,10 +263,10 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
         defenses=[None if defense.key == "none" else defense for defense in made],
         attackers=tuple(dict.fromkeys(given["attacker"])),
         draws=given["draws"],
-        eot=given["eot"],
+        eot=eot or "auto",
         seeds=tuple(dict.fromkeys(given["seed"])),
         device=device,
-        batch_size=None if size == "auto" else int(size),
+        batch_size=size,
         audit=given["audit"],
     )
     preflight(settings)
@@ -374,6 +384,40 @@ def analyze(experiment: str, **given: Any) -> None:
         click.echo(f"wrote {path}", err=True)
 
 
+@cli.command()
+@run_argument
+@click.option("--full", is_flag=True, help="First run the full tier, on the models and data of the sweep.")
+@click.option("--data-dir", type=PATH, help="With --full: where data sets are [$ROBUSTBENCH_AIG_DATA, ./data].")
+@click.option("--strict", is_flag=True, help="Exit with 5 if a check failed.")
+@json_option
+@quiet_option
+def audit(run: Path, full: bool, data_dir: Path | None, strict: bool, as_json: bool, quiet: bool) -> int:
+    """Show what the audit of a run found, with symptom and remedy; or repeat its attacks, stronger (--full)."""
+    from robustbench_aig.report import audit_run
+
+    if full:
+        _audit_again(run, data_dir, quiet)
+    found = audit_run(run, None if as_json else console())
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    return NOT_VALID if strict and not found["claim_valid"] else 0
+
+
+def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
+    """Resume a finished sweep with the full tier of its audit."""
+    from robustbench_aig.evaluation.sweep import sweep as compute
+    from robustbench_aig.progress import progress
+    from robustbench_aig.report import read_run
+
+    config = read_run(run).config
+    if "model" not in config:
+        raise UserError(f"{run} does not say how it was swept; sweep again with the full tier of the audit.")
+    given = {**config, "audit": "full", "data_dir": data_dir, "download": False}
+    settings = _settings(given | PAPER if given["protocol"] else given)
+    with progress(quiet) as reporter:
+        compute(settings, run, config={**config, "audit": "full"}, progress=reporter)
+
+
 @cli.command("list")
 @click.argument(
     "what",
@@ -410,12 +454,15 @@ def import_command(architecture: str, file: Path, out: Path) -> None:
 @device_option
 @json_option
 def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **given: Any) -> None:
-    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox."""
+    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox; and the core audit."""
     import torch
 
     from attacks import benchmark
     from robustbench_aig.data import load_dataset
     from robustbench_aig.device import resolve_device
+    from robustbench_aig.evaluation.audit import cost
+    from robustbench_aig.evaluation.epsilons import parse_epsilons
+    from robustbench_aig.evaluation.plan import Settings
     from robustbench_aig.models.classifier import check
     from robustbench_aig.models.resolve import load_model
 
@@ -426,12 +473,19 @@ def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **gi
     check(classifier, pixels[:8], len(images.classes))
     budgets = [step * 2 / 255 for step in range(1, 10)]
     timings = benchmark.fgsm(classifier.network, pixels, images.labels.to(where), budgets, repeats)
+    pgd = attacks.make("pgd:steps=20,stop=false")
+    audited = cost.measure(Settings([classifier], images, [pgd], parse_epsilons(["8/255"]), device=where))
     if as_json:
-        click.echo(json.dumps([timing.as_dict() for timing in timings], indent=1))
+        click.echo(
+            json.dumps([*(timing.as_dict() for timing in timings), {"name": "audit"} | audited.as_dict()], indent=1)
+        )
         return
     for timing in timings:
         numbers = f"{timing.seconds:8.3f} s  {timing.ratio:5.2f} x floor  same verdicts {timing.same:.4f}"
         click.echo(f"{timing.name:<16} {numbers}")
+    click.echo(
+        f"core audit       {audited.passes:.1%} of the passes and {audited.seconds:.1%} of the time of a PGD-20 sweep"
+    )
 
 
 @cli.command()
@@ -444,6 +498,14 @@ def doctor(data_dir: Path | None, as_json: bool) -> int:
     findings = examine(data_dir)
     _print(findings, as_json)
     return MISSING if any(finding["verdict"] == "FAIL" for finding in findings) else 0
+
+
+def _number_or_auto(given: Mapping[str, Any], name: str) -> int | None:
+    """The value of an option that is a number of at least 1, or None for auto."""
+    value = str(given[name])
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise UsageError(f"--{name.replace('_', '-')} must be auto or a number of at least 1, not '{value}'.")
+    return None if value == "auto" else int(value)
 
 
 def _places(given: Mapping[str, Any]) -> dict[str, Any]:
