@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
 
 MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
-PAPER = {"attack": ["fgsm"], "defense": ["none", "jpeg:75,floor"], "draws": 1}
+PAPER = {
+    "attack": ["fgsm"],
+    "gating": ["stochastic", "deterministic"],
+    "defense": ["none", "jpeg:75,floor"],
+    "attacker": ["static", "adaptive"],  # the paper's, and under it what an attacker reaches who knows gates and codec
+    "draws": 1,
+}
 DEMO = (
     "train resnet20 --data digits --recipe digits --device {device} -o {checkpoints}/resnet20",
     "train aig20 --data digits --recipe digits --device {device} -o {checkpoints}/aig20",
@@ -163,14 +169,20 @@ def train(architecture: str, **given: Any) -> None:
 @click.option(
     "--attacker",
     multiple=True,
-    type=click.Choice(["static", "adaptive"]),
+    type=click.Choice(["static", "adaptive", "known-noise"]),
     default=["static", "adaptive"],
     show_default=True,
-    help="What the attacker knows.",
+    help="What the attacker knows; known-noise also knows the scoring draws.",
 )
-@click.option("--protocol", type=click.Choice(["paper"]), help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper"]),
+    help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor; and the adaptive attacker.",
+)
 @click.option("--draws", default=10, show_default=True, help="Scoring draws of anything random.")
-@click.option("--eot", default=8, show_default=True, help="Draws that one adaptive gradient averages over.")
+@click.option(
+    "--eot", default="8", show_default=True, help="Draws that one adaptive gradient averages over; auto doubles them."
+)
 @click.option("--seed", multiple=True, type=int, default=[0], show_default=True, help="Each repeats the grid.")
 @click.option("--batch-size", default="auto", show_default=True, help="Images per pass, or auto.")
 @click.option("--audit", type=click.Choice(["core", "full"]), default="core", show_default=True, help="Tier of checks.")
@@ -221,9 +233,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
     epsilons = parse_epsilons(given["eps"])
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
-    size = given["batch_size"]
-    if size != "auto" and not (size.isdecimal() and int(size) > 0):
-        raise UsageError(f"--batch-size must be auto or a number of at least 1, not '{size}'.")
+    size, eot = (_number_or_auto(given, name) for name in ("batch_size", "eot"))
     for model in given["model"]:  # wrong names are answered before torch is imported
         check_name(model)
     for attack in given["attack"]:
@@ -252,10 +262,10 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
         defenses=[None if defense.key == "none" else defense for defense in made],
         attackers=tuple(dict.fromkeys(given["attacker"])),
         draws=given["draws"],
-        eot=given["eot"],
+        eot=eot or "auto",
         seeds=tuple(dict.fromkeys(given["seed"])),
         device=device,
-        batch_size=None if size == "auto" else int(size),
+        batch_size=size,
         audit=given["audit"],
     )
     preflight(settings)
@@ -300,6 +310,40 @@ def show(run: Path, as_json: bool) -> None:
         click.echo(json.dumps(describe_run(run), indent=1))
     else:
         show_run(run, console())
+
+
+@cli.command()
+@run_argument
+@click.option("--full", is_flag=True, help="First run the full tier, on the models and data of the sweep.")
+@click.option("--data-dir", type=PATH, help="With --full: where data sets are [$ROBUSTBENCH_AIG_DATA, ./data].")
+@click.option("--strict", is_flag=True, help="Exit with 5 if a check failed.")
+@json_option
+@quiet_option
+def audit(run: Path, full: bool, data_dir: Path | None, strict: bool, as_json: bool, quiet: bool) -> int:
+    """Show what the audit of a run found, with symptom and remedy; or repeat its attacks, stronger (--full)."""
+    from robustbench_aig.report import audit_run
+
+    if full:
+        _audit_again(run, data_dir, quiet)
+    found = audit_run(run, None if as_json else console())
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    return NOT_VALID if strict and not found["claim_valid"] else 0
+
+
+def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
+    """Resume a finished sweep with the full tier of its audit."""
+    from robustbench_aig.evaluation.sweep import sweep as compute
+    from robustbench_aig.progress import progress
+    from robustbench_aig.report import read_run
+
+    config = read_run(run).config
+    if "model" not in config:
+        raise UserError(f"{run} does not say how it was swept; sweep again with the full tier of the audit.")
+    given = {**config, "audit": "full", "data_dir": data_dir, "download": False}
+    settings = _settings(given | PAPER if given["protocol"] else given)
+    with progress(quiet) as reporter:
+        compute(settings, run, config={**config, "audit": "full"}, progress=reporter)
 
 
 @cli.command("list")
@@ -348,7 +392,7 @@ def import_command(architecture: str, file: Path, out: Path) -> None:
 def bench(names: tuple[str, ...], **given: Any) -> None:
     """Time the suite beside the fewest passes that an answer needs, and beside other libraries.
 
-    NAME is any of 'list benchmarks', or all; without one it is fgsm. Ratios are of medians of interleaved repeats.
+    NAME is any of 'list benchmarks', or all; without one fgsm and audit. Ratios are of medians of interleaved repeats.
     """
     import attacks.benchmarks as table
 
@@ -379,6 +423,14 @@ def doctor(data_dir: Path | None, as_json: bool) -> int:
     findings = examine(data_dir)
     _print(findings, as_json)
     return MISSING if any(finding["verdict"] == "FAIL" for finding in findings) else 0
+
+
+def _number_or_auto(given: Mapping[str, Any], name: str) -> int | None:
+    """The value of an option that is a number of at least 1, or None for auto."""
+    value = str(given[name])
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise UsageError(f"--{name.replace('_', '-')} must be auto or a number of at least 1, not '{value}'.")
+    return None if value == "auto" else int(value)
 
 
 def _places(given: Mapping[str, Any]) -> dict[str, Any]:

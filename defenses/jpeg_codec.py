@@ -80,10 +80,11 @@ def torchvision(pixels: Pixels, quality: int, subsampling: Subsampling) -> Pixel
     """The same through torchvision, which knows no subsampling but 4:2:0; for the other Pillow runs."""
     if subsampling != "420":
         return pillow(pixels, quality, subsampling)
-    from torchvision.io import decode_jpeg, encode_jpeg
-
+    importlib.import_module("torchvision.io")  # registers its operators; its functions for them warn of their end
+    operators: Any = torch.ops.image
     planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    decoded = [decode_jpeg(encode_jpeg(image, quality)) for image in torch.from_numpy(planes.copy())]
+    encoded = [operators.encode_jpeg(image, quality) for image in torch.from_numpy(planes.copy())]
+    decoded = [operators.decode_jpeg(data, 0, False) for data in encoded]  # 0: as many channels as there are
     stacked: Pixels = torch.stack(decoded).permute(0, 2, 3, 1).numpy() if decoded else np.empty_like(pixels)
     return stacked.reshape(pixels.shape)
 

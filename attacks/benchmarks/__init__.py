@@ -43,6 +43,7 @@ BENCHMARKS = {
         Benchmark("training", "training", "training steps of a gated network, beside the plain one"),
         Benchmark("jpeg", "jpeg", "JPEG-75, beside a PGD step"),
         Benchmark("overhead", "overhead", "a whole sweep, beside its attack and scoring passes"),
+        Benchmark("audit", "audit", "the core audit, beside the PGD-20 sweep that it ends"),
         Benchmark("memory", "memory", "peak memory of a sweep over all images, beside a tenth of them"),
         Benchmark(
             "scaling", "scaling", "cost over images, epsilons, scoring draws and depth, beside proportional growth"
@@ -50,7 +51,7 @@ BENCHMARKS = {
     )
 }
 
-DEFAULT = ("fgsm",)
+DEFAULT = ("fgsm", "audit")
 
 
 def find(name: str) -> Benchmark:

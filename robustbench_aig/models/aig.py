@@ -111,7 +111,7 @@ class _GatedSum(torch.autograd.Function):
         return torch.addcmul(shortcut, residual, decision.view(-1, 1, 1, 1))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         residual, decision = ctx.saved_tensors
         pull = None
         if ctx.needs_input_grad[2]:

@@ -13,7 +13,7 @@ from robustbench_aig.report import compare, tables
 from robustbench_aig.report.headline import headlines
 from robustbench_aig.report.run import Run, read_run
 
-__all__ = ["Run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
+__all__ = ["Run", "audit_run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
 
 
 def write_report(run: Path) -> list[Path]:
@@ -50,6 +50,21 @@ def show_run(run: Path, console: Console) -> None:
     tables.print_all(console, tables.show(read_run(run)))
 
 
+def audit_run(run: Path, console: Console | None = None) -> dict[str, Any]:
+    """What the audit of a run found; print it if a console is given.
+
+    Returns:
+        ``claim_valid`` and ``audit``, the findings.
+
+    Raises:
+        As :func:`read_run`.
+    """
+    loaded = read_run(run)
+    if console is not None:
+        tables.print_all(console, tables.audit(loaded))
+    return {"claim_valid": loaded.claim_valid, "audit": [entry._asdict() for entry in loaded.audit]}
+
+
 def describe_run(run: Path) -> dict[str, Any]:
     """What ``print_run`` and ``show_run`` print, as plain lists and dictionaries for JSON.
 
@@ -57,7 +72,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         As :func:`read_run`.
     """
     loaded = read_run(run)
-    summary = loaded.summary.astype(object).where(loaded.summary.notna(), None)
+    summary, gates = (table.astype(object).where(table.notna(), None) for table in (loaded.summary, loaded.gates))
     return {
         "run": loaded.name,
         "claim_valid": loaded.claim_valid,
@@ -79,6 +94,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         ],
         "audit": [entry._asdict() for entry in loaded.audit],
         "summary": summary.to_dict("records"),
+        "gates": gates.to_dict("records"),
         "config": loaded.config,
         "provenance": loaded.provenance,
         "cells": loaded.cells,
