@@ -348,12 +348,19 @@ def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
 
 @cli.command("list")
 @click.argument(
-    "what", metavar="KIND", type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks"])
+    "what",
+    metavar="KIND",
+    type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"]),
 )
 @click.option("--macs", is_flag=True, help="Models: count parameters and multiply-adds.")
 @json_option
 def list_command(what: str, macs: bool, as_json: bool) -> None:
-    """List models, attacks, defenses, datasets, recipes or checks."""
+    """List models, attacks, defenses, datasets, recipes, checks or benchmarks."""
+    if what == "benchmarks":
+        from attacks.benchmarks import BENCHMARKS
+
+        _print([{"name": name, "summary": entry.summary} for name, entry in BENCHMARKS.items()], as_json)
+        return
     from robustbench_aig.listing import rows
 
     _print(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
@@ -373,45 +380,37 @@ def import_command(architecture: str, file: Path, out: Path) -> None:
 
 
 @cli.command()
-@click.option("-m", "--model", default="resnet20-cifar10", show_default=True)
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("-m", "--model", default="resnet20-cifar10", show_default=True, help="Without gates.")
+@click.option("--gated", default="aig20-cifar10", show_default=True, help="With gates.")
 @data_options
 @click.option("--limit", default=512, show_default=True, help="Images.")
 @click.option("--repeats", default=5, show_default=True, help="Interleaved timings of each contender.")
+@click.option("-o", "--out", type=PATH, help="Folder for NAME.csv and NAME.json (versions and machine).")
 @device_option
 @json_option
-def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **given: Any) -> None:
-    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox; and the core audit."""
-    import torch
+def bench(names: tuple[str, ...], **given: Any) -> None:
+    """Time the suite beside the fewest passes that an answer needs, and beside other libraries.
 
-    from attacks import benchmark
-    from robustbench_aig.data import load_dataset
-    from robustbench_aig.device import resolve_device
-    from robustbench_aig.evaluation.audit import cost
-    from robustbench_aig.evaluation.epsilons import parse_epsilons
-    from robustbench_aig.evaluation.plan import Settings
-    from robustbench_aig.models.classifier import check
-    from robustbench_aig.models.resolve import load_model
+    NAME is any of 'list benchmarks', or all; without one fgsm and audit. Ratios are of medians of interleaved repeats.
+    """
+    import attacks.benchmarks as table
 
-    images = load_dataset(given["data"], limit=limit, **_places(given))
-    where = resolve_device(device)
-    classifier = load_model(model, where)
-    pixels = images.images(torch.arange(len(images))).to(where)
-    check(classifier, pixels[:8], len(images.classes))
-    budgets = [step * 2 / 255 for step in range(1, 10)]
-    timings = benchmark.fgsm(classifier.network, pixels, images.labels.to(where), budgets, repeats)
-    pgd = attacks.make("pgd:steps=20,stop=false")
-    audited = cost.measure(Settings([classifier], images, [pgd], parse_epsilons(["8/255"]), device=where))
-    if as_json:
-        click.echo(
-            json.dumps([*(timing.as_dict() for timing in timings), {"name": "audit"} | audited.as_dict()], indent=1)
-        )
-        return
-    for timing in timings:
-        numbers = f"{timing.seconds:8.3f} s  {timing.ratio:5.2f} x floor  same verdicts {timing.same:.4f}"
-        click.echo(f"{timing.name:<16} {numbers}")
-    click.echo(
-        f"core audit       {audited.passes:.1%} of the passes and {audited.seconds:.1%} of the time of a PGD-20 sweep"
-    )
+    chosen = list(table.BENCHMARKS) if names == ("all",) else list(dict.fromkeys(names or table.DEFAULT))
+    benchmarks = [table.find(name) for name in chosen]
+    from attacks.benchmarks.run import save, shown, subject_of
+
+    subject = subject_of(defenses.make("jpeg:75"), **given)
+    rows = []
+    for benchmark in benchmarks:
+        found = benchmark.run(subject)
+        rows += found
+        if given["out"]:
+            save(given["out"], benchmark.name, found, subject)
+        if not given["as_json"]:
+            _print(shown(found), as_json=False)
+    if given["as_json"]:
+        click.echo(json.dumps([row.as_dict() for row in rows], indent=1))
 
 
 @cli.command()

@@ -86,7 +86,7 @@ def train(
     """
     card.recipe = asdict(recipe)
     job = json.loads(json.dumps({"card": asdict(card), "data": data.index_hash}))
-    trainer = _Trainer(model.to(device).to(memory_format=torch.channels_last), recipe, card.seed, device)
+    trainer = Trainer(model.to(device).to(memory_format=torch.channels_last), recipe, card.seed, device)
     history: list[Epoch] = []
     best = -1.0
     state_path = folder / STATE
@@ -120,7 +120,7 @@ def train(
     return kept
 
 
-def _save_state(path: Path, job: dict[str, Any], trainer: "_Trainer", history: list[Epoch], best: float) -> None:
+def _save_state(path: Path, job: dict[str, Any], trainer: "Trainer", history: list[Epoch], best: float) -> None:
     state = {
         "job": job,
         "model": trainer.model.state_dict(),
@@ -132,7 +132,16 @@ def _save_state(path: Path, job: dict[str, Any], trainer: "_Trainer", history: l
         torch.save(state, temporary)
 
 
-class _Trainer:
+class Trainer:
+    """A model with its optimiser: what one epoch needs.
+
+    Args:
+        model: on ``device``.
+        recipe: all settings.
+        seed: of batches, augmentation and gate noise.
+        device: where to train.
+    """
+
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, device: torch.device) -> None:
         self.model, self.recipe, self.seed, self.device = model, recipe, seed, device
         self.optimizer = torch.optim.SGD(

@@ -8,7 +8,18 @@ from torch import Tensor, nn
 from robustbench_aig.models import aig
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
-from robustbench_aig.models.gates import Deterministic, Expected, Forced, GateUnit, Policy, Relaxed, Stochastic, gating
+from robustbench_aig.models.fused import fuse
+from robustbench_aig.models.gates import (
+    Deterministic,
+    Expected,
+    FoldedGate,
+    Forced,
+    GateUnit,
+    Policy,
+    Relaxed,
+    Stochastic,
+    gating,
+)
 from robustbench_aig.models.macs import costs
 from robustbench_aig.models.noise import logistic
 from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet
@@ -233,3 +244,61 @@ def test_draws_that_share_their_paths_give_what_single_draws_give(model: ConvNet
         assert torch.equal(trace.open[number], single.open)
         assert torch.allclose(logits[number], alone, atol=1e-5)
         assert torch.allclose(trace.macs[number], single.macs)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gated_sum_has_the_gradients_of_its_formula(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 4, 5, 2)
+    shortcut, residual = (torch.randn(shape, generator=generator).to(memory_format=layout) for _ in range(2))
+    decision = torch.rand(3, generator=generator)
+    inputs = [value.requires_grad_() for value in (shortcut, residual, decision)]
+    ours = aig._GatedSum.apply(*inputs)
+    formula = shortcut + residual * decision[:, None, None, None]
+    assert torch.allclose(ours, formula, atol=1e-6)
+    weight = torch.randn(shape, generator=generator)
+    gradients = zip(
+        torch.autograd.grad(ours, inputs, weight), torch.autograd.grad(formula, inputs, weight), strict=True
+    )
+    assert all(torch.allclose(got, expected, atol=1e-5) for got, expected in gradients)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [1, 24])
+def test_skipping_has_the_input_gradient_of_multiplying(
+    model: ConvNetAIG, images: Tensor, layout: torch.memory_format, count: int
+) -> None:
+    gradients = []
+    for gradient in ("none", "straight-through"):  # the second multiplies; its gates are cut off below
+        inputs = images[:count].to(memory_format=layout).requires_grad_()
+        trace = model.traced(inputs, Deterministic(gradient="none"))[1]
+        policy = Forced(trace.open) if gradient == "none" else Cut(trace.open)
+        gradients += torch.autograd.grad(model.traced(inputs, policy)[0].square().sum(), inputs)
+    assert torch.allclose(*gradients, atol=1e-4)
+
+
+class Cut(Forced):
+    """Forced gates that are not known to be hard, so that branches are multiplied instead of skipped."""
+
+    hard = False
+
+
+def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvNetAIG, images: Tensor) -> None:
+    folded = fuse(model)
+    assert isinstance(folded, ConvNetAIG)
+    assert all(isinstance(gate, FoldedGate) for gate in folded.gates)
+    with torch.no_grad():
+        logits, trace = model.traced(images, Deterministic(0.4))
+        for batch in (images, images.to(memory_format=torch.channels_last)):
+            again, retrace = folded.traced(batch, Deterministic(0.4))
+            assert torch.allclose(again, logits, atol=1e-4)
+            assert torch.allclose(retrace.margin, trace.margin, atol=1e-4)
+            assert torch.equal(retrace.open, trace.open)
+    assert fuse(folded).gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
+
+
+def test_skipping_leaves_the_images_as_they_were(model: ConvNetAIG, images: Tensor) -> None:
+    before = images.clone()
+    with torch.no_grad():
+        model.traced(images, Deterministic())
+    assert torch.equal(images, before)

@@ -50,7 +50,7 @@ def test_joint_loss_is_equation_11(digits: tuple[Dataset, Dataset]) -> None:
     losses = {}
     for weight in (0.0, 2.0):
         model, _ = job()
-        trainer = loop._Trainer(model, dataclasses.replace(settings, target_weight=weight), 0, CPU)
+        trainer = loop.Trainer(model, dataclasses.replace(settings, target_weight=weight), 0, CPU)
         losses[weight], _, rates = trainer.epoch(digits[0], 0)
     expected = sum((rate - 0.25) ** 2 for rate in rates) / len(rates)
     assert losses[2.0] - losses[0.0] == pytest.approx(2 * expected, rel=1e-4)
