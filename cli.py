@@ -11,6 +11,7 @@ import click
 import attacks
 import defenses
 from robustbench_aig import __version__
+from robustbench_aig.analysis import EXPERIMENTS
 from robustbench_aig.errors import UsageError, UserError
 from robustbench_aig.terminal import Program, console, read_config, together
 
@@ -274,13 +275,14 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
 @cli.command()
 @run_argument
+@click.option("--group", multiple=True, help="A class or category that gets an execution figure of its own.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the files, print no tables.")
 @json_option
-def report(run: Path, quiet: bool, as_json: bool) -> None:
+def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Print a run's tables and write its figures and report.html."""
     from robustbench_aig.report import write_report
 
-    files = write_report(run)
+    files = write_report(run, group)
     if as_json or not quiet:
         _show_result(run, as_json)
     for path in files:
@@ -310,6 +312,76 @@ def show(run: Path, as_json: bool) -> None:
         click.echo(json.dumps(describe_run(run), indent=1))
     else:
         show_run(run, console())
+
+
+@cli.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(EXPERIMENTS)))
+@click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
+@data_options
+@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
+@click.option(
+    "--gating",
+    multiple=True,
+    default=["deterministic", "stochastic"],
+    show_default=True,
+    help="For rates, layers, extremes and costs; also deterministic:T, expected (AIG*).",
+)
+@click.option("--draws", default=10, show_default=True, help="Gate draws per image where they are sampled.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--category", multiple=True, help="Groups of images that layers and extremes show [all categories].")
+@click.option("--run", multiple=True, type=PATH, help="Sweeps that claims about attacks are tested on.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for tables (CSV) and figures (PNG).")
+@device_option
+@json_option
+@quiet_option
+def analyze(experiment: str, **given: Any) -> None:
+    """The paper's tables and figures about gates, from trained models.
+
+    \b
+    rates       how often each layer runs for each class (Fig. 6)
+    training    execution rates over the epochs of training (Fig. 7)
+    layers      distribution of the number of executed layers (Fig. 8)
+    extremes    images that use the fewest and the most layers (Fig. 9)
+    thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
+    costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
+    claims      what the paper says of gates: held, not held or undecided
+
+    Fig. 10 is a sweep and its report.
+
+    Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
+    """
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.evaluation.gating import Gating
+    from robustbench_aig.models.resolve import check_name
+    from robustbench_aig.progress import progress
+
+    if given["draws"] < 1:
+        raise UsageError(f"--draws must be at least 1, not {given['draws']}.")
+    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
+    for model in given["model"]:
+        check_name(model)
+    from robustbench_aig.analysis.run import analyze as compute
+    from robustbench_aig.device import resolve_device
+
+    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
+    with progress(given["quiet"]) as reporter:
+        table, files = compute(
+            experiment,
+            given["model"],
+            given["out"],
+            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given)),
+            device=resolve_device(given["device"]),
+            config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
+            gatings=gatings,
+            draws=given["draws"],
+            seed=given["seed"],
+            categories=given["category"],
+            runs=given["run"],
+            progress=reporter,
+        )
+    _print(json.loads(table.to_json(orient="records")), given["as_json"])
+    for path in files:
+        click.echo(f"wrote {path}", err=True)
 
 
 @cli.command()
@@ -348,12 +420,19 @@ def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
 
 @cli.command("list")
 @click.argument(
-    "what", metavar="KIND", type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks"])
+    "what",
+    metavar="KIND",
+    type=click.Choice(["models", "systems", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"]),
 )
-@click.option("--macs", is_flag=True, help="Models: count parameters and multiply-adds.")
+@click.option("--macs", is_flag=True, help="Models: parameters and multiply-adds, beside the paper's.")
 @json_option
 def list_command(what: str, macs: bool, as_json: bool) -> None:
-    """List models, attacks, defenses, datasets, recipes or checks."""
+    """List models, systems of the paper, attacks, defenses, datasets, recipes, checks or benchmarks."""
+    if what == "benchmarks":
+        from attacks.benchmarks import BENCHMARKS
+
+        _print([{"name": name, "summary": entry.summary} for name, entry in BENCHMARKS.items()], as_json)
+        return
     from robustbench_aig.listing import rows
 
     _print(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
@@ -373,45 +452,37 @@ def import_command(architecture: str, file: Path, out: Path) -> None:
 
 
 @cli.command()
-@click.option("-m", "--model", default="resnet20-cifar10", show_default=True)
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("-m", "--model", default="resnet20-cifar10", show_default=True, help="Without gates.")
+@click.option("--gated", default="aig20-cifar10", show_default=True, help="With gates.")
 @data_options
 @click.option("--limit", default=512, show_default=True, help="Images.")
 @click.option("--repeats", default=5, show_default=True, help="Interleaved timings of each contender.")
+@click.option("-o", "--out", type=PATH, help="Folder for NAME.csv and NAME.json (versions and machine).")
 @device_option
 @json_option
-def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **given: Any) -> None:
-    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox; and the core audit."""
-    import torch
+def bench(names: tuple[str, ...], **given: Any) -> None:
+    """Time the suite beside the fewest passes that an answer needs, and beside other libraries.
 
-    from attacks import benchmark
-    from robustbench_aig.data import load_dataset
-    from robustbench_aig.device import resolve_device
-    from robustbench_aig.evaluation.audit import cost
-    from robustbench_aig.evaluation.epsilons import parse_epsilons
-    from robustbench_aig.evaluation.plan import Settings
-    from robustbench_aig.models.classifier import check
-    from robustbench_aig.models.resolve import load_model
+    NAME is any of 'list benchmarks', or all; without one fgsm and audit. Ratios are of medians of interleaved repeats.
+    """
+    import attacks.benchmarks as table
 
-    images = load_dataset(given["data"], limit=limit, **_places(given))
-    where = resolve_device(device)
-    classifier = load_model(model, where)
-    pixels = images.images(torch.arange(len(images))).to(where)
-    check(classifier, pixels[:8], len(images.classes))
-    budgets = [step * 2 / 255 for step in range(1, 10)]
-    timings = benchmark.fgsm(classifier.network, pixels, images.labels.to(where), budgets, repeats)
-    pgd = attacks.make("pgd:steps=20,stop=false")
-    audited = cost.measure(Settings([classifier], images, [pgd], parse_epsilons(["8/255"]), device=where))
-    if as_json:
-        click.echo(
-            json.dumps([*(timing.as_dict() for timing in timings), {"name": "audit"} | audited.as_dict()], indent=1)
-        )
-        return
-    for timing in timings:
-        numbers = f"{timing.seconds:8.3f} s  {timing.ratio:5.2f} x floor  same verdicts {timing.same:.4f}"
-        click.echo(f"{timing.name:<16} {numbers}")
-    click.echo(
-        f"core audit       {audited.passes:.1%} of the passes and {audited.seconds:.1%} of the time of a PGD-20 sweep"
-    )
+    chosen = list(table.BENCHMARKS) if names == ("all",) else list(dict.fromkeys(names or table.DEFAULT))
+    benchmarks = [table.find(name) for name in chosen]
+    from attacks.benchmarks.run import save, shown, subject_of
+
+    subject = subject_of(defenses.make("jpeg:75"), **given)
+    rows = []
+    for benchmark in benchmarks:
+        found = benchmark.run(subject)
+        rows += found
+        if given["out"]:
+            save(given["out"], benchmark.name, found, subject)
+        if not given["as_json"]:
+            _print(shown(found), as_json=False)
+    if given["as_json"]:
+        click.echo(json.dumps([row.as_dict() for row in rows], indent=1))
 
 
 @cli.command()

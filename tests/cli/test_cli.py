@@ -307,7 +307,7 @@ def test_configuration_mistakes(run: Run, text: str, message: str) -> None:
 
 
 def test_lists_are_the_same_in_text_and_json(run: Run) -> None:
-    for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks"):
+    for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"):
         rows = json.loads(run("list", kind, "--json").stdout)
         lines = run("list", kind).stdout.splitlines()
         assert len(lines) == len(rows) + 1
@@ -335,7 +335,7 @@ import sys
 from click.testing import CliRunner
 from cli import cli
 
-lists = [["list", kind] for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks")]
+lists = [["list", kind] for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks")]
 helps = [["--help"], ["--version"], *([name, "--help"] for name in cli.commands)]
 mistakes = [
     ["swep"],
