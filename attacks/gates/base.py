@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack
+from attacks.gates.ascent import Best, Search, Start
 from attacks.gates.estimators import Estimator
 from attacks.gates.objectives import Goal
-from attacks.gates.optimiser import Best, Search, Start, maximise
+from attacks.gates.optimiser import maximise
 from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.target import Target
 
@@ -50,7 +51,7 @@ class GateAttack(Attack):
     """
 
     needs_gates: ClassVar[bool] = True
-    starts: ClassVar[tuple[Start, ...]] = ("best", "colour", "twin", "smooth", "random")
+    starts: ClassVar[tuple[Start, ...]] = ("mean", "best", "colour", "twin", "smooth", "random")
 
     steps: int = 40
     restarts: int = 5

@@ -6,6 +6,7 @@ method's.
 They run without the family's special starts beyond the random ones.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,11 +16,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from attacks._ops import direction, normal, per_image, project, uniform
+from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
 from attacks.gates.joint import Aim, aim_goal
 from attacks.gates.objectives import Goal, trace_of
-from attacks.gates.optimiser import Best, Start, colour_shift
+from attacks.gates.optimiser import colour_shift
 from attacks.losses import ce
 from robustbench_aig.evaluation.target import Target, View
 
@@ -34,6 +36,10 @@ class Borrowed(Goal):
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         return self.aim.score(view, weights)
+
+    @property
+    def enough(self) -> float | Tensor:
+        return self.aim.enough
 
 
 @dataclass(frozen=True)
@@ -216,9 +222,9 @@ class _Gradientless(Baseline):
             found.append(best.images)
         return torch.stack(found)
 
+    @abstractmethod
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
         """Offer candidates."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

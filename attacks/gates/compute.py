@@ -25,7 +25,13 @@ class _Compute(GateAttack):
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Compute:
         wish = Label.of(self.label, target, images, labels)
-        return Compute(self.sign, wish, target.gating.stochastic, decision_shift(target))
+        return Compute(
+            sign=self.sign,
+            label=wish,
+            random=target.gating.stochastic,
+            gates=target.gates,
+            shift=decision_shift(target),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
     if aim == "close":
         return Close().goal(target, images, labels)
     route = RouteTo(to="flip").goal(target, images, labels)
-    return route if aim == "flip" else Misclassify(labels, route)
+    return route if aim == "flip" else Misclassify(labels, route, target.gating.stochastic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,4 +42,5 @@ class Joint(GateAttack):
     gates: Literal["open", "close", "flip"] = "flip"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Misclassify:
-        return Misclassify(labels, aim_goal(self.gates, target, images, labels), ladder=self.LADDER)
+        gates = aim_goal(self.gates, target, images, labels)
+        return Misclassify(labels, gates, target.gating.stochastic, ladder=self.LADDER)

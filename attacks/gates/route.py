@@ -42,7 +42,7 @@ class RouteTo(GateAttack):
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Route:
         rates, aim = self._rates(target, images)
         wish = Label.of(self.label, target, images, labels, aim)
-        return Route(rates.to(images), wish, target.gating.stochastic, decision_shift(target))
+        return Route(rates=rates.to(images), label=wish, random=target.gating.stochastic, shift=decision_shift(target))
 
     def _rates(self, target: Target, images: Tensor) -> tuple[Tensor, int | None]:
         """(N, L) wanted rates, and the class that they belong to."""

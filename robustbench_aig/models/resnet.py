@@ -5,6 +5,7 @@ ImageNet networks are torchvision's own class with these blocks, so torchvision'
 networks follow He et al. (2016), section 4.2, with option-A (parameter-free) or projection shortcuts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -103,17 +104,19 @@ class OptionA(nn.Module):
         return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, self.extra - half))
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """A residual network as stem, blocks and head; running all blocks is the plain network."""
 
     normalize: Normalize
     fc: nn.Linear
 
+    @abstractmethod
     def stem(self, images: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What always runs before the blocks: images (N, C, H, W) to features."""
 
+    @abstractmethod
     def head(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Features after the last block to logits (N, classes)."""
 
     @property
     def blocks(self) -> list[Any]:
