@@ -4,8 +4,9 @@ RUN/run.json                    configuration, planned cells, provenance, audit
 RUN/cells/<id>/result.json      one finished cell; written last, so its existence means the cell is complete
 RUN/cells/<id>/samples.parquet  one row per image and epsilon
 RUN/cells/<id>/execution.parquet  rates per group and layer (models with gates)
+RUN/cells/<id>/gates.parquet    measures of whole graphs (models with gates)
 RUN/cells/<id>/draws.npz        the clean cell's decisions per draw
-RUN/summary.csv, execution.csv  derived from the cells, in the order of the plan
+RUN/summary.csv, execution.csv, gates.csv  derived from the cells, in the order of the plan
 """
 
 import json
@@ -97,6 +98,7 @@ class RunFolder:
         samples: pa.Table,
         execution: pd.DataFrame | None,
         draws: dict[str, npt.NDArray[Any]] | None = None,
+        gates: pd.DataFrame | None = None,
     ) -> None:
         """Write a finished cell; ``result.json`` comes last.
 
@@ -106,9 +108,10 @@ class RunFolder:
         folder = self.cell(cell_id)
         with write_atomically(folder / "samples.parquet") as temporary:
             pq.write_table(samples, temporary, compression="zstd")
-        if execution is not None:
-            with write_atomically(folder / "execution.parquet") as temporary:
-                execution.to_parquet(temporary, compression="zstd", index=False)
+        for name, table in (("execution", execution), ("gates", gates)):
+            if table is not None:
+                with write_atomically(folder / f"{name}.parquet") as temporary:
+                    table.to_parquet(temporary, compression="zstd", index=False)
         if draws is not None:
             with write_atomically(folder / "draws.npz") as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(stream, **draws)  # type: ignore[arg-type]
@@ -133,13 +136,16 @@ class RunFolder:
         self._json(self.path / "run.json", {"schema": SCHEMA, **run})
 
     def write_tables(self, cells: Sequence[str]) -> None:
-        """Derive ``summary.csv`` and ``execution.csv`` from the finished cells among ``cells``, in that order."""
+        """Derive ``summary.csv``, ``execution.csv`` and ``gates.csv`` from the finished cells among ``cells``, in that
+        order."""
         done = [cell for cell in cells if (self.cell(cell) / "result.json").exists()]
         rows = [row for cell in done for row in self.result(cell)["rows"]]
         self._csv(self.path / "summary.csv", pd.DataFrame(rows))
-        tables = [pd.read_parquet(path) for cell in done if (path := self.cell(cell) / "execution.parquet").exists()]
-        if tables:
-            self._csv(self.path / "execution.csv", pd.concat(tables, ignore_index=True))
+        for name in ("execution", "gates"):
+            files = [self.cell(cell) / f"{name}.parquet" for cell in done]
+            tables = [pd.read_parquet(file) for file in files if file.exists()]
+            if tables:
+                self._csv(self.path / f"{name}.csv", pd.concat(tables, ignore_index=True))
 
     def discard_unfinished(self) -> None:
         """Remove what a killed process left of cells that it did not finish."""

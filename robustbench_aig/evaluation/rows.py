@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from robustbench_aig.evaluation import execution
 from robustbench_aig.evaluation.epsilons import Epsilon
+from robustbench_aig.evaluation.mediation import Crossed
 from robustbench_aig.evaluation.plan import Cell
 from robustbench_aig.evaluation.scoring import Scores
 from robustbench_aig.evaluation.statistics import accuracy, worst_at
@@ -28,6 +29,7 @@ class Outcome:
         linf: (N,) perturbation size.
         l2: (N,) likewise.
         invalid: (N,) bool, images that failed the checks of :mod:`robustbench_aig.evaluation.crafting`.
+        crossed: verdicts with features and graphs of clean and attacked image crossed; None where no graph is run.
     """
 
     epsilon: Epsilon
@@ -36,6 +38,7 @@ class Outcome:
     linf: npt.NDArray[np.float32]
     l2: npt.NDArray[np.float32]
     invalid: npt.NDArray[np.bool_]
+    crossed: Crossed | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         "label": np.tile(cell.dataset.labels.numpy().astype(np.int16), times),
         "eps": np.repeat([outcome.epsilon.value for outcome in outcomes], n),
         "eps_label": np.repeat([outcome.epsilon.label for outcome in outcomes], n),
+        "prediction_clean": np.tile(clean.vote, times),
         "prediction": np.concatenate([outcome.scores.vote for outcome in outcomes]),
         "correct_clean": np.tile(clean.count, times),
         "correct": np.concatenate([outcome.scores.count for outcome in outcomes]),
@@ -128,7 +132,14 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         arrays["macs_adv"] = pa.array(np.concatenate([outcome.scores.macs for outcome in outcomes]))
         arrays["open_clean"] = _counts([clean.open] * times)
         arrays["open_adv"] = _counts([outcome.scores.open for outcome in outcomes])
-        arrays["flips"] = _counts([clean.open != outcome.scores.open for outcome in outcomes])
+        moved = [clean.open != outcome.scores.open for outcome in outcomes]
+        arrays["flips"] = _counts(moved)
+        arrays["graph_kept"] = pa.array(np.concatenate([(~part.any(2)).sum(0).astype(np.uint8) for part in moved]))
+    crossings = [outcome.crossed for outcome in outcomes if outcome.crossed is not None]
+    if crossings:
+        for name in ("features", "gates"):
+            counts = [getattr(crossed, name).sum(0).astype(np.uint8) for crossed in crossings]
+            arrays[f"correct_{name}"] = pa.array(np.concatenate(counts))
     return pa.table(arrays)
 
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.errors import UserError
-from robustbench_aig.evaluation import execution, rows
+from robustbench_aig.evaluation import execution, gate_metrics, rows
 from robustbench_aig.evaluation.attackers import paths, transfers
 from robustbench_aig.evaluation.audit import audit
 from robustbench_aig.evaluation.crafting import craft
+from robustbench_aig.evaluation.mediation import Crossed, cross
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
 from robustbench_aig.evaluation.rows import Outcome, Spent
 from robustbench_aig.evaluation.scoring import Scores, score_cell
@@ -157,10 +158,13 @@ class _Engine:
         names: list[str] = []
         draws = job[0].eot if job[0].attacker == "adaptive" and job[0].stochastic else 1
         reference = self._reference(job[0])
+        scored = 0
         for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
             names = []
+            clean = {cell.id: self._clean(cell).take(slice(scored, scored + len(images))) for cell in job}
+            scored += len(images)
             targets = list(paths(job[0], ids, passes, reference))
             choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
             for name, target in targets:
@@ -168,8 +172,9 @@ class _Engine:
                 crafted = craft(job[0].attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
                     for number, epsilon in enumerate(cell.epsilons):
-                        scores = score_cell(cell, crafted.images[number], labels, ids)
-                        chosen = score_cell(cell, crafted.images[number], labels, ids, "select") if choose else scores
+                        attacked = crafted.images[number]
+                        scores = score_cell(cell, attacked, labels, ids)
+                        chosen = score_cell(cell, attacked, labels, ids, "select") if choose else scores
                         outcomes[cell.id][number][name] = Outcome(
                             epsilon,
                             scores,
@@ -177,6 +182,7 @@ class _Engine:
                             crafted.linf[number].cpu().numpy(),
                             crafted.l2[number].cpu().numpy(),
                             crafted.invalid[number].cpu().numpy(),
+                            cross(cell, images, attacked, labels, ids, clean[cell.id], scores),
                         )
             del crafted
             spent.append(Spent(*(getattr(passes, field.name).cpu().numpy() for field in fields(Spent))))
@@ -221,25 +227,24 @@ class _Engine:
         clean = self._clean(cell)
         result: dict[str, Any] = {"id": cell.id, **cell.columns, "identity": cell.identity}
         table: pd.DataFrame | None = None
+        gates: pd.DataFrame | None = None
         if spent is None:
             result["rows"] = [rows.summary(cell, "none", clean, None, None)]
             best: list[Outcome] = []
             self.progress.advance(len(cell.dataset))
         else:
             best = [_worst(choices) for choices in outcomes]
-            result["rows"] = [rows.summary(cell, cell.attacker, clean, outcome, spent) for outcome in best]
+            judged: list[tuple[str, Outcome]] = [(cell.attacker, outcome) for outcome in best]
             if len(outcomes[0]) > 1:
-                result["rows"] += [
-                    rows.summary(cell, f"{cell.attacker}/{name}", clean, choices[name], spent)
-                    for name in outcomes[0]
-                    for choices in outcomes
-                ]
+                judged += [(f"{cell.attacker}/{name}", choices[name]) for name in outcomes[0] for choices in outcomes]
+            result["rows"] = [rows.summary(cell, attacker, clean, outcome, spent) for attacker, outcome in judged]
             result["measures"] = [rows.measures(outcome, spent) for outcome in best]
             table = self._execution(cell, clean, best)
+            gates = gate_metrics.table(cell, clean, judged)
         result["seconds"] = round(time.monotonic() - started, 3)
         result["batch_size"] = self.batch_size
         draws = rows.pack(clean) if cell.attack is None else None
-        self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws)
+        self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws, gates)
 
     def _execution(self, cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pd.DataFrame | None:
         if not cell.model.gates:
@@ -263,6 +268,7 @@ def _join(parts: list[Outcome]) -> Outcome:
         np.concatenate([part.linf for part in parts]),
         np.concatenate([part.l2 for part in parts]),
         np.concatenate([part.invalid for part in parts]),
+        None if parts[0].crossed is None else Crossed.join([part.crossed for part in parts if part.crossed]),
     )
 
 
@@ -279,5 +285,6 @@ def _worst(choices: dict[str, Outcome]) -> Outcome:
             np.where(where, other.linf, best.linf),
             np.where(where, other.l2, best.l2),
             np.where(where, other.invalid, best.invalid),
+            best.crossed and other.crossed and best.crossed.choose(other.crossed, where),
         )
     return best

@@ -57,7 +57,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         As :func:`read_run`.
     """
     loaded = read_run(run)
-    summary = loaded.summary.astype(object).where(loaded.summary.notna(), None)
+    summary, gates = (table.astype(object).where(table.notna(), None) for table in (loaded.summary, loaded.gates))
     return {
         "run": loaded.name,
         "claim_valid": loaded.claim_valid,
@@ -79,6 +79,7 @@ def describe_run(run: Path) -> dict[str, Any]:
         ],
         "audit": [entry._asdict() for entry in loaded.audit],
         "summary": summary.to_dict("records"),
+        "gates": gates.to_dict("records"),
         "config": loaded.config,
         "provenance": loaded.provenance,
         "cells": loaded.cells,

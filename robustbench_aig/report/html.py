@@ -21,6 +21,10 @@ CAPTIONS = {
     "execution": "Left: how often each gated block is executed before and after the attack. Right: how many single "
     "decisions changed. Rates can stay where they are while every image takes another route.",
     "compute": "Multiply-adds before and after the attack: the share of images that take at most so many.",
+    "distances": "How many gates decide otherwise on the attacked image than on the clean one, under the same noise: "
+    "the share of images with so many, their mean over draws rounded.",
+    "mediation": "Accuracy when features come from one image and the graph from the other. What gates alone take away "
+    "passes through them; where both do better than features alone, the moved gates repair.",
 }
 """What each figure shows, by its file's name."""
 
@@ -60,6 +64,8 @@ def render(run: Run, figures: Sequence[Path]) -> str:
         columns=[title for title, _ in _COLUMNS],
         rows=[list(_cells(row)) for row in run.summary.to_dict("records")],
         execution=list(_execution(run)),
+        graphs=list(_graphs(run)),
+        measures=[title for title, _ in _GRAPHS],
         group=group_shown(run) if len(run.execution) else "",
         config=list(tables.flat(run.config)),
         provenance=list(tables.flat(run.provenance)),
@@ -123,6 +129,35 @@ def _cells(row: dict[Any, Any]) -> Iterator[tuple[str, str]]:
             yield f"{value:.4g}", str(value)
         else:
             yield text.percent(value), str(value)
+
+
+_GRAPHS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("gates moved", ("hamming",)),
+    ("null", ("hamming_null",)),
+    ("graph kept", ("graph_kept",)),
+    ("MACs ratio", ("macs_ratio",)),
+    ("recovered up", ("recovered_up",)),
+    ("recovered down", ("recovered_down",)),
+    ("graph names class", ("prototype_true_clean", "prototype_true_adv")),
+    ("class in gates, bits", ("information_clean", "information_adv")),
+    ("monitor AUC", ("monitor_auc",)),
+    ("right: neither", ("mediation_neither",)),
+    ("features", ("mediation_features",)),
+    ("gates", ("mediation_gates",)),
+    ("both", ("mediation_both",)),
+)
+
+
+def _graphs(run: Run) -> Iterator[tuple[list[str], list[tuple[str, str]]]]:
+    """Attack and measures of every attacked row that has some: a number and its interval for each of ``_GRAPHS``."""
+    for curve in run.curves:
+        for _, row in curve.rows[curve.rows["eps"] > 0].iterrows():
+            found = run.measures(row)
+            if len(found):
+                keys = [curve.contestant, curve.defense.replace("none", text.NONE), curve.attack, curve.attacker]
+                cells = [tables.measured(found, names) for _, names in _GRAPHS]
+                spans = [tables.span(found, names) for _, names in _GRAPHS]
+                yield [*keys, text.budget(row)], list(zip(cells, spans, strict=True))
 
 
 def _execution(run: Run) -> Iterator[tuple[str, list[dict[Any, Any]]]]:

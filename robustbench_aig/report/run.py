@@ -19,8 +19,9 @@ CURVE = ["model", "dataset", "gating", "defense", "attack", "attacker", "norm", 
 CLEAN = ["model", "dataset", "gating", "defense", "seed"]
 """The columns that a curve shares with the clean row it starts from."""
 
-_TEXT = (*CURVE[:-1], "eps_label", "cell", "flags", "group", "block")
+_TEXT = (*CURVE[:-1], "eps_label", "cell", "flags", "group", "block", "measure")
 _EMPTY = pd.DataFrame(columns=[*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"])
+_NO_MEASURES = pd.DataFrame(columns=["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"])
 
 
 class Verdict(NamedTuple):
@@ -88,6 +89,7 @@ class Run:
         failed: what went wrong, by the label of the cell.
         summary: ``summary.csv``, one row per finished cell and epsilon.
         execution: ``execution.csv``; no rows if no model has gates.
+        gates: ``gates.csv``; no rows if no model has gates, or an older version wrote the run.
     """
 
     path: Path
@@ -99,6 +101,7 @@ class Run:
     failed: dict[str, str]
     summary: pd.DataFrame
     execution: pd.DataFrame
+    gates: pd.DataFrame
 
     @property
     def name(self) -> str:
@@ -149,6 +152,12 @@ class Run:
             return pd.read_parquet(file, columns=None if columns is None else list(columns))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {file} ({_first_line(error)}); run the sweep again to restore it.") from None
+
+    def measures(self, row: pd.Series) -> pd.DataFrame:
+        """``value, lo, hi, n`` of every measure of whole graphs, by its name, for a row of the summary; maybe none."""
+        table = self.gates
+        same = [table[name] == row[name] for name in ("cell", "attacker", "eps_label")]
+        return table[np.logical_and.reduce(same)].set_index("measure")[["value", "lo", "hi", "n"]]
 
     def shares(self, curve: Curve) -> pd.DataFrame:
         """Shares of correct draws in [0, 1]: a row per epsilon of the curve, by label, and a column per image id."""
@@ -203,6 +212,7 @@ def read_run(path: Path | str) -> Run:
     try:
         summary = _table(folder / "summary.csv")
         execution = _table(folder / "execution.csv") if (folder / "execution.csv").exists() else _EMPTY
+        gates = _table(folder / "gates.csv") if (folder / "gates.csv").exists() else _NO_MEASURES
     except FileNotFoundError:
         raise Prerequisite(
             f"no cell of '{folder}' is finished; run the sweep's command again to go on with it."
@@ -224,6 +234,7 @@ def read_run(path: Path | str) -> Run:
         document.get("failed", {}),
         summary,
         execution,
+        gates,
     )
 
 

@@ -1,5 +1,6 @@
 """The tables of a run on the console."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ def report(run: Run, width: int) -> Iterator[RenderableType]:
     yield from accuracy(run, width)
     yield from stochastic(run)
     yield from gates(run)
+    yield from graphs(run)
 
 
 def headline(run: Run) -> Group:
@@ -156,6 +158,59 @@ def gates(run: Run) -> Iterator[Table]:
             text.percent(row["flip_rate_null"]),
         )
     yield table
+
+
+GRAPHS = {
+    "whole graphs at the largest epsilon: kept, compute won back from gates, information on the class, monitor": (
+        ("graph kept, %", ("graph_kept",)),
+        ("MACs up, %", ("recovered_up_pooled",)),
+        ("down, %", ("recovered_down_pooled",)),
+        ("class, bits", ("information_clean", "information_adv")),
+        ("monitor AUC", ("monitor_auc",)),
+    ),
+    "accuracy where the attack may change features, gates, both or neither, %": (
+        ("neither", ("mediation_neither",)),
+        ("features", ("mediation_features",)),
+        ("gates", ("mediation_gates",)),
+        ("both", ("mediation_both",)),
+    ),
+}
+"""Tables of whole graphs: their titles, headings and the measures below each."""
+
+
+def measured(found: pd.DataFrame, names: tuple[str, ...]) -> str:
+    """Values of some measures of a row, as in ``0.84 → 0.31``; shares in per cent, others as they are."""
+    values = found["value"].to_dict()
+    return " → ".join(_write(names[0], values.get(name, math.nan)) for name in names)
+
+
+def span(found: pd.DataFrame, names: tuple[str, ...]) -> str:
+    """The interval of a measure that stands alone; empty where it has none."""
+    if len(names) > 1 or names[0] not in found.index or math.isnan(found["lo"][names[0]]):
+        return ""
+    return "[" + ", ".join(_write(names[0], found[end][names[0]]) for end in ("lo", "hi")) + "]"
+
+
+def _write(name: str, value: float) -> str:
+    bare = name.startswith(("information", "monitor", "macs_ratio"))
+    return text.NONE if math.isnan(value) else f"{value:.2f}" if bare else text.percent(value)
+
+
+def graphs(run: Run) -> Iterator[Table]:
+    """What each attack did to whole graphs, at its largest epsilon."""
+    pairs = [(curve, run.measures(curve.strongest)) for curve in run.curves]
+    pairs = [(curve, found) for curve, found in pairs if len(found)]
+    for title, columns in GRAPHS.items() if pairs else ():
+        table = _plain(title)
+        for column in ("model", "defence", "attack", "eps"):
+            table.add_column(column)
+        for column, _ in columns:
+            table.add_column(column, justify="right")
+        for curve, found in pairs:
+            attack = f"{curve.attack} {curve.attacker}"
+            numbers = [measured(found, names) for _, names in columns]
+            table.add_row(curve.contestant, curve.defense, attack, curve.strongest["eps_label"], *numbers)
+        yield table
 
 
 def show(run: Run) -> Iterator[RenderableType]:

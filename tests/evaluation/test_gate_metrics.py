@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from robustbench_aig.evaluation import gate_metrics as metrics
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.scoring import Scores, score
-from robustbench_aig.models.macs import Costs, costs
-from tests.attacks.gates.conftest import opinionated
+from robustbench_aig.evaluation.information import information
+from robustbench_aig.evaluation.mediation import Crossed, mediation
+from robustbench_aig.evaluation.prototypes import Prototypes, Reader
+from robustbench_aig.evaluation.scoring import Scores
+from robustbench_aig.models.macs import Costs
 
 COSTS = Costs(10.0, 0.0, torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64))
 
@@ -26,22 +27,51 @@ def test_distances_count_gates_and_their_macs() -> None:
     clean, moved = np.zeros((1, 2, 3)), np.zeros((1, 2, 3))
     moved[0, 0, 0] = 1
     found = metrics.distances(scores(clean), scores(moved), COSTS)
-    assert found["hamming"] == pytest.approx(1 / 6)
-    assert found["hamming_max"] == pytest.approx(1 / 3)
-    assert found["hamming_macs"] == pytest.approx(0.3)
-    assert found["graph_kept"] == 0.5
-    assert found["hamming_null"] == 0
+    assert found["hamming"].value == pytest.approx(1 / 6)
+    assert found["hamming_max"].value == pytest.approx(1 / 3)
+    assert found["hamming_macs"].value == pytest.approx(0.3)
+    assert found["graph_kept"].value == 0.5
+    assert found["hamming_null"].value == 0
+
+
+def test_distances_of_draws_stand_beside_both_nulls() -> None:
+    clean = np.array([[[1, 1, 1]], [[0, 1, 1]]])  # two draws of one image
+    moved = np.array([[[1, 1, 1]], [[0, 0, 1]]])
+    found = metrics.distances(scores(clean), scores(moved), COSTS)
+    assert found["hamming"].value == pytest.approx(1 / 6)
+    assert found["hamming_null"].value == pytest.approx(1 / 3)
+    # draw 0 of the clean image against draw 1 of the attacked one: 2 of 3; draw 1 against draw 0: 1 of 3
+    assert found["hamming_independent"].value == pytest.approx(1 / 2)
+    assert found["graph_kept"].value == 0.5
 
 
 def test_recovered_compute_is_read_against_floor_and_ceiling() -> None:
     clean = np.array([[[1, 0, 0], [1, 1, 1], [0, 0, 0]]])
     moved = np.array([[[1, 1, 0], [0, 1, 1], [0, 0, 0]]])
     found = metrics.compute(scores(clean), scores(moved), COSTS)
-    assert found["at_ceiling"] == 1
-    assert found["at_floor"] == 1
-    assert found["recovered_up"] == pytest.approx((3 / 4 + 0) / 2)
-    assert found["recovered_down"] == pytest.approx((-3 / 6 + 6 / 10) / 2)
-    assert found["macs_ratio_max"] == pytest.approx(19 / 16)
+    assert found["at_ceiling"].value == 1
+    assert found["at_floor"].value == 1
+    assert found["recovered_up"].value == pytest.approx((3 / 4 + 0) / 2)
+    assert found["recovered_up"].n == 2
+    assert found["recovered_down"].value == pytest.approx((-3 / 6 + 6 / 10) / 2)
+    assert found["recovered_up_pooled"].value == pytest.approx((3 - 6) / (4 + 0 + 10))
+    assert found["recovered_down_pooled"].value == pytest.approx((6 - 3) / (6 + 10 + 0))
+    assert found["macs_ratio_max"].value == pytest.approx(19 / 16)
+    everything = metrics.compute(scores(np.ones((1, 4, 3))), scores(np.ones((1, 4, 3))), COSTS)
+    assert everything["recovered_up"].n == 0
+    assert np.isnan(everything["recovered_up"].value)
+    assert everything["recovered_down"].value == 0
+
+
+def test_ratio_stays_between_floor_and_ceiling() -> None:
+    generator = np.random.default_rng(0)
+    clean, moved = (scores(generator.random((5, 60, 3)) < 0.5) for _ in range(2))
+    ratio = moved.macs / clean.macs
+    assert (ratio >= 10 / clean.macs).all()
+    assert (ratio <= 20 / clean.macs).all()
+    found = metrics.compute(clean, moved, COSTS)
+    assert found["macs_ratio"].value == pytest.approx(ratio.mean())
+    assert ratio.min() <= found["macs_ratio_p95"].value <= found["macs_ratio_max"].value == ratio.max()
 
 
 def world(seed: int, informative: bool, n: int = 400, draws: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -57,23 +87,59 @@ def world(seed: int, informative: bool, n: int = 400, draws: int = 4) -> tuple[n
 def test_information_is_that_of_a_binary_channel_and_none_without_one() -> None:
     opened, labels = world(0, informative=True)
     exact = 1 + 0.95 * np.log2(0.95) + 0.05 * np.log2(0.05)
-    found = metrics.information(opened, labels, seed=0)
-    assert found["information"] == pytest.approx(exact, abs=0.06)
-    assert found["information_p"] < 0.02
-    none = metrics.information(*world(1, informative=False), seed=0)
-    assert abs(none["information"]) < 0.02
-    assert none["information_p"] > 0.05
+    found = information(opened, labels, seed=0)
+    assert found["information"].value == pytest.approx(exact, abs=0.06)
+    assert found["information_p"].value < 0.02
+    none = information(*world(1, informative=False), seed=0)
+    assert abs(none["information"].value) < 0.02
+    assert none["information_p"].value > 0.05
+
+
+def test_information_of_decisions_is_that_of_the_table_of_counts() -> None:
+    """One draw, one gate: 3 of 4 open in one class, 1 of 4 in the other, minus Miller and Madow's 1 / (2 N ln 2)."""
+    opened = np.array([1, 1, 1, 0, 1, 0, 0, 0], bool)[None, :, None]
+    labels = np.array([7] * 4 + [2] * 4)
+    plug_in = 1 + 0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)
+    found = information(opened, labels, seed=0, permutations=2)
+    assert found["information"].value == pytest.approx(plug_in - 1 / (16 * np.log(2)))
+
+
+@pytest.mark.parametrize("draws", [1, 10])
+def test_information_of_gates_that_ignore_the_class_is_calibrated(draws: int) -> None:
+    """Its p-value is uniform, and its mean is that of the permutations, however many draws there are."""
+    generator = np.random.default_rng(draws)
+    p_values, gaps = [], []
+    for seed in range(300):
+        opened = generator.random((draws, 60, 3)) < generator.random((60, 3))
+        found = information(opened, generator.integers(0, 4, 60), seed=seed, permutations=39)
+        p_values.append(found["information_p"].value)
+        gaps.append(found["information"].value - found["information_null"].value)
+    # 95 % of binomials (300, level) lie within these
+    for level, low, high in ((0.05, 8, 23), (0.25, 60, 90), (0.5, 133, 167)):
+        assert low <= (np.array(p_values) <= level + 1e-9).sum() <= high
+    assert abs(np.mean(gaps)) < 3 * np.std(gaps) / np.sqrt(300)
 
 
 def test_prototypes_read_the_class_from_the_graph() -> None:
     opened, labels = world(2, informative=True)
     flipped = opened.copy()
     flipped[:, :, 0] = ~flipped[:, :, 0]
-    found = metrics.prototypes(scores(opened), scores(flipped), labels, 2)
-    assert found["prototype_hit_clean"] == pytest.approx(0.95, abs=0.03)
-    assert found["prototype_hit_adv"] == pytest.approx(0.05, abs=0.03)
-    assert found["prototype_moved"] > 0.99
-    assert metrics.prototype_target(scores(opened), scores(flipped), labels, 2, 1) == pytest.approx(0.95, abs=0.03)
+    reader = Reader(scores(opened, labels), labels, 2)
+    found = reader.hits(scores(flipped, 1 - labels))
+    assert found["prototype_true_clean"].value == pytest.approx(0.95, abs=0.03)
+    assert found["prototype_true_adv"].value == pytest.approx(0.05, abs=0.03)
+    assert found["prototype_predicted_clean"] == found["prototype_true_clean"]
+    assert found["prototype_predicted_adv"].value == pytest.approx(0.95, abs=0.03)
+    assert found["prototype_moved"].value > 0.99
+    assert reader.hits_of(scores(flipped), 1).value == pytest.approx(0.95, abs=0.03)
+
+
+def test_prototypes_are_smoothed_shares() -> None:
+    opened = np.array([[[1, 1], [1, 0], [0, 0], [1, 0]]], bool)
+    found = Prototypes.of(opened, np.array([0, 0, 0, 2]), 3)
+    added = 0.5 * 2 / 4
+    plain = np.array([[2 / 3, 1 / 3], [3 / 4, 1 / 4], [1, 0]])  # class 1 has no image, so it gets the rates of all
+    assert found.rates == pytest.approx((plain + added) / (1 + 2 * added))
 
 
 def test_the_monitor_tells_odd_graphs_and_nothing_else() -> None:
@@ -81,28 +147,40 @@ def test_the_monitor_tells_odd_graphs_and_nothing_else() -> None:
     flipped = opened.copy()
     flipped[:, :, 0] = ~flipped[:, :, 0]
     clean = scores(opened, labels)
-    assert metrics.detection(clean, scores(flipped, labels), labels, 2) > 0.95
-    assert metrics.detection(clean, clean, labels, 2) == pytest.approx(0.5)
+    reader = Reader(clean, labels, 2)
+    assert reader.detection(scores(flipped, labels)).value > 0.95
+    same = reader.detection(clean)
+    assert same.value == pytest.approx(0.5)
+    assert same.lo < 0.5 < same.hi
 
 
-def test_mediation_has_the_plain_accuracies_on_its_diagonal() -> None:
-    model = opinionated()
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((10, 3, 8, 8), generator=generator)
-    moved = (images + 0.2 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-    labels, ids = torch.arange(10) % 3, torch.arange(10)
-    for gating, draws in (("deterministic", 1), ("stochastic", 5)):
-        choice = Gating.parse(gating)
-        found = metrics.mediation(model, choice, 6, None, images, moved, labels, ids, seed=0, draws=draws)
-        clean, attacked = (
-            score(model, choice, 6, None, pixels, labels, ids, seed=0, draws=draws) for pixels in (images, moved)
-        )
-        assert np.allclose(found.clean, clean.correct.mean(0))
-        assert np.allclose(found.both, attacked.correct.mean(0))
-        same = metrics.mediation(model, choice, 6, None, images, images, labels, ids, seed=0, draws=draws)
-        assert np.array_equal(same.features, same.clean)
-        assert np.array_equal(same.gates, same.clean)
-        every = metrics.measures(clean, attacked, labels.numpy(), 3, costs(model.trunk, (3, 8, 8)))
-        assert all(np.isfinite(value) for value in every.values())
-    with pytest.raises(ValueError, match="expected"):
-        metrics.mediation(model, Gating("expected"), 6, None, images, moved, labels, ids, seed=0, draws=1)
+def test_the_monitors_interval_covers() -> None:
+    """Of 200 repeats with a known area (two normal scores one deviation apart), about 95 % hold it."""
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        opened, labels = world(int(generator.integers(1 << 30)), informative=True, n=300)
+        reader = Reader(scores(opened, labels), labels, 2)
+        before = generator.standard_normal(300)
+        after = 0.5 * before + np.sqrt(0.75) * generator.standard_normal(300) + 1
+        suspicion = iter((before, after))
+        reader._surprise = lambda scores, values=suspicion: next(values)  # type: ignore[method-assign,misc]
+        found = reader.detection(scores(opened))
+        covered += found.lo <= 0.7602499 <= found.hi  # Phi(1 / sqrt 2)
+    assert 182 <= covered <= 198
+
+
+def test_mediation_splits_the_effect() -> None:
+    """Four images, one draw: lost by features, by gates, only by both together, and by nothing."""
+    before = scores(np.zeros((1, 4, 3)))
+    after = scores(np.zeros((1, 4, 3)))
+    after.correct[0] = [False, False, False, True]
+    crossed = Crossed(np.array([[False, True, True, True]]), np.array([[True, False, True, True]]), np.full(4, 2))
+    found = {name: measure.value for name, measure in mediation(before, after, crossed).items()}
+    assert found["mediation_neither"] == 1
+    assert found["mediation_both"] == 0.25
+    assert found["mediation_direct"] == 0.25
+    assert found["mediation_indirect"] == 0.25
+    assert found["mediation_interaction"] == pytest.approx(0.25)
+    assert found["mediation_forwards"] == 2
+    assert found["mediation_draws"] == 1

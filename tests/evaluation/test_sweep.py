@@ -25,7 +25,7 @@ from robustbench_aig.evaluation.sweep import sweep
 from robustbench_aig.store import RunFolder
 from tests.evaluation import grids
 
-TABLES = ("summary.csv", "execution.csv")
+TABLES = ("summary.csv", "execution.csv", "gates.csv")
 
 
 @pytest.fixture(scope="module")

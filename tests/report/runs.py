@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 import attacks
+from robustbench_aig.evaluation.measured import mean, plain, share
 from robustbench_aig.evaluation.statistics import accuracy, mean_intervals, worst_at
 from robustbench_aig.store import RunFolder
 
@@ -126,7 +127,7 @@ def _write_cell(store: RunFolder, population: Population, cell: Cell, identifier
     gated = cell["gating"] != "none"
     clean_correct = population.correct(0, 0.0, draws, 0)
     clean_open = population.opened(0, draws, number)
-    rows, samples, tables = [], [], []
+    rows, samples, tables, measures = [], [], [], []
     for eps in (0,) if cell["attack"] == "none" else population.epsilons:
         label = "0" if eps == 0 else f"{eps}/255"
         correct = clean_correct if eps == 0 else population.correct(eps, cell["strength"], draws, number)
@@ -188,9 +189,39 @@ def _write_cell(store: RunFolder, population: Population, cell: Cell, identifier
         samples.append(pa.table(columns))
         if gated and eps:
             head = {"eps": eps / 255, "seed": population.seed, **{k: v for k, v in keys.items() if k != "dataset"}}
+            shares = {"clean": clean_correct / draws, "adv": correct / draws}
+            measures += [_measures(head, label, identifier, shares, flips / draws)]
             tables += [_layers(head, group, mask, clean_open, opened, flips, draws) for group, mask in _groups(labels)]
     execution = pd.concat(tables, ignore_index=True) if tables else None
-    store.write_cell(identifier, {"id": identifier, "rows": _plain(rows)}, pa.concat_tables(samples), execution)
+    gates = pd.concat(measures, ignore_index=True) if measures else None
+    result = {"id": identifier, "rows": _plain(rows)}
+    store.write_cell(identifier, result, pa.concat_tables(samples), execution, None, gates)
+
+
+def _measures(
+    head: dict[str, Any],
+    label: str,
+    identifier: str,
+    shares: dict[str, npt.NDArray[np.float64]],
+    flips: npt.NDArray[np.float64],
+) -> pd.DataFrame:
+    """Measures of whole graphs as if gates alone took a tenth of what the attack takes, and features the rest."""
+    clean, adv = shares["clean"], shares["adv"]
+    images = {
+        "hamming": flips.mean(1),
+        "hamming_null": 0 * clean,
+        "hamming_macs": flips.mean(1),
+        "graph_kept": (flips == 0).all(1).astype(float),
+        "mediation_neither": clean,
+        "mediation_features": 0.9 * adv + 0.1 * clean,
+        "mediation_gates": 0.9 * clean + 0.1 * adv,
+        "mediation_both": adv,
+    }
+    found = [(name, *share(values)) for name, values in images.items()]
+    found += [(name, *plain(0.4, len(clean))) for name in ("information_clean", "information_adv", "macs_ratio_max")]
+    found += [("recovered_up", *mean(np.array([])))]
+    table = pd.DataFrame(found, columns=["measure", "value", "lo", "hi", "n"])
+    return table.assign(**head, eps_label=label, cell=identifier)
 
 
 def _groups(labels: npt.NDArray[np.int16]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:

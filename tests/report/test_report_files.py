@@ -16,7 +16,8 @@ def reported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("reported") / "first"
     shutil.copytree(run_folder, folder)
     files = write_report(folder)
-    assert [file.name for file in files] == ["accuracy.png", "execution.png", "compute.png", "report.html"]
+    figures = ["accuracy.png", "execution.png", "distances.png", "compute.png", "mediation.png"]
+    assert [file.name for file in files] == [*figures, "report.html"]
     return folder
 
 
@@ -70,6 +71,43 @@ def test_execution_figure_draws_rates_and_flips_of_a_group(run_folder: Path) -> 
     np.testing.assert_allclose([bar.get_height() for bar in right.patches], table["flip_rate"])
 
 
+def test_distances_figure_counts_gates_of_images(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    left, right = figures.distances(run).axes
+    curve = next(curve for curve in run.curves if curve.gating == "deterministic" and curve.attack != "fgsm")
+    samples = run.samples(curve.strongest["cell"], ["eps_label", "flips"]).query("eps_label == '16/255'")
+    moved = np.stack(samples["flips"].to_list()).sum(1)
+    counted = np.bincount(moved) / len(moved)
+    np.testing.assert_allclose([bar.get_height() for bar in right.patches[-len(counted) :]], counted)
+    assert len(left.lines) == 1  # the null of sampled gates
+    assert len(right.lines) == 0
+
+
+def test_mediation_figure_draws_the_four_accuracies(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    left, _ = figures.mediation(run).axes
+    curve = next(curve for curve in run.curves if curve.gating == "stochastic" and curve.attack != "fgsm")
+    tables = [run.measures(row)["value"] for _, row in curve.rows.iterrows() if row["eps"] > 0]
+    wanted = [table[f"mediation_{part}"] for part in ("neither", "gates", "features", "both") for table in tables]
+    np.testing.assert_allclose([bar.get_height() for bar in left.patches], wanted)
+
+
+def test_page_shows_whole_graphs_of_every_attacked_row(reported: Path) -> None:
+    page = (reported / "report.html").read_text()
+    section = page[page.index("<h2>Whole graphs</h2>") :]
+    section = section[: section.index("</table>")]
+    assert section.count("<tr>") == 1 + 8 * 4
+    assert "nan" not in section
+
+
+def test_a_run_of_an_older_version_is_reported_without_measures(run_folder: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(run_folder, old, ignore=shutil.ignore_patterns("gates.*", "figures", "report.html"))
+    names = [file.name for file in write_report(old)]
+    assert names == ["accuracy.png", "execution.png", "distances.png", "compute.png", "report.html"]
+    assert "Whole graphs</h2>" not in (old / "report.html").read_text()
+
+
 def test_a_run_without_gates_has_one_figure(tmp_path: Path) -> None:
     cells = [cell for cell in grid() if cell["gating"] == "none"]
     run = write(tmp_path / "run", Population(40, 3, (4, 8)), cells)
@@ -80,7 +118,7 @@ def test_a_run_without_gates_has_one_figure(tmp_path: Path) -> None:
 
 def test_page_needs_nothing_else_and_has_every_row(reported: Path) -> None:
     page = (reported / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 5
     without = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
     assert not re.search(r"https?:|//[a-z]|<link|@import|url\(", without)
     table = without[without.index('id="rows"') :]

@@ -26,6 +26,8 @@ def test_report_shows_bounds_audit_curves_and_gates(run_folder: Path) -> None:
     assert "vote@10" in text
     assert "worst@10 clean" in text
     assert "without attack" in text
+    assert "graph kept, %" in text
+    assert "accuracy where the attack may change features, gates, both or neither" in text
     assert NOT_A_CLAIM not in text
 
 

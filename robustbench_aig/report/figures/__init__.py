@@ -5,10 +5,11 @@ from pathlib import Path
 
 from robustbench_aig.report.figures.accuracy import accuracy
 from robustbench_aig.report.figures.gates import compute, execution, telling
+from robustbench_aig.report.figures.graphs import crossed, distances, mediation
 from robustbench_aig.report.figures.style import save
 from robustbench_aig.report.run import Run
 
-__all__ = ["accuracy", "compute", "execution", "write"]
+__all__ = ["accuracy", "compute", "distances", "execution", "mediation", "write"]
 
 
 def write(run: Run, folder: Path) -> Iterator[Path]:
@@ -21,4 +22,7 @@ def write(run: Run, folder: Path) -> Iterator[Path]:
         yield save(accuracy(run), folder / "accuracy.png")
     if telling(run):
         yield save(execution(run), folder / "execution.png")
+        yield save(distances(run), folder / "distances.png")
         yield save(compute(run), folder / "compute.png")
+    if crossed(run):
+        yield save(mediation(run), folder / "mediation.png")

@@ -65,7 +65,7 @@ def execution(run: Run, group: str | None = None, curves: Sequence[Curve] | None
         _rates(axes[2 * number], table)
         _flips(axes[2 * number + 1], table)
         axes[2 * number].set_title(curve.contestant)
-        axes[2 * number + 1].set_title(_attack(curve), fontweight="normal")
+        axes[2 * number + 1].set_title(attack_of(curve), fontweight="normal")
     for place in axes[-2:]:
         place.set_xlabel("gated block")
     images = "all images" if group == "all" else f"images of {group}"
@@ -92,8 +92,7 @@ def compute(run: Run) -> Figure:
         style.percent_axis(place, 1.02)
         place.xaxis.set_major_locator(MaxNLocator(6))
         place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.macs(value)))
-        place.set_title(f"{curve.contestant}\n", loc="left")
-        place.text(0, 1.03, _attack(curve), transform=place.transAxes)
+        style.two_lines(place, curve.contestant, attack_of(curve))
         place.set_xlabel("multiply-adds per image")
     axes[0].set_ylabel("images at or below, %")
     handles = [
@@ -105,8 +104,10 @@ def compute(run: Run) -> Figure:
     return figure
 
 
-def _attack(curve: Curve) -> str:
-    return f"{curve.attack}, {curve.attacker}, {text.budget(curve.strongest)}"
+def attack_of(curve: Curve, budget: bool = True) -> str:
+    """The attack of a curve, as in ``fgsm, static, L∞ 8/255``, or without its largest epsilon."""
+    row = curve.strongest
+    return f"{curve.attack}, {curve.attacker}, {text.budget(row) if budget else text.norm(row['norm'])}"
 
 
 def _order(curve: Curve) -> tuple[bool, float]:
@@ -141,4 +142,4 @@ def _key(figure: Figure, images: str) -> None:
         Patch(color=AFTER, alpha=0.6, label="flipped, same gate noise"),
         Line2D([], [], color=style.BLACK, linewidth=1.6, label="two draws without attack"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9.5)

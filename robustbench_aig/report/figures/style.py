@@ -106,6 +106,12 @@ def percent_axis(axes: Axes, top: float = 1.0) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
 
+def two_lines(axes: Axes, title: str, below: str) -> None:
+    """A bold title with a plain line below it."""
+    axes.set_title(f"{title}\n")
+    axes.text(0, 1.03, below, transform=axes.transAxes)
+
+
 def layer_axis(axes: Axes, layers: Sequence[int]) -> None:
     """An x axis of block numbers, at most about 18 of them labelled."""
     step = -(-len(layers) // 18)
