@@ -38,6 +38,10 @@ class Borrowed(Goal):
         return self.aim.score(view, weights)
 
     @property
+    def paired(self) -> bool:
+        return self.aim.paired
+
+    @property
     def enough(self) -> float | Tensor:
         return self.aim.enough
 

@@ -217,7 +217,6 @@ class Stealth(Goal):
     """
 
     gates_only: ClassVar[bool] = False
-    paired: ClassVar[bool] = True
     along_teacher: ClassVar[bool] = True
 
     labels: Tensor
@@ -227,6 +226,10 @@ class Stealth(Goal):
     random: bool
     shift: float = 0.0
     kappa: float = 0.02
+
+    @property
+    def paired(self) -> bool:
+        return True
 
     @property
     def constraint_free(self) -> bool:

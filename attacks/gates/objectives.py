@@ -39,12 +39,10 @@ class Goal(ABC):
 
     Attributes:
         gates_only: the gradient comes through the gates alone, so without one the attack is blind.
-        paired: the metric compares draw by draw with the clean image, so it needs the selection draws.
         along_teacher: an image counts only where its gates' own choice is the teacher's graph.
     """
 
     gates_only: ClassVar[bool] = True
-    paired: ClassVar[bool] = False
     along_teacher: ClassVar[bool] = False
 
     @abstractmethod
@@ -71,6 +69,11 @@ class Goal(ABC):
     def constraint_free(self) -> bool:
         """Whether there is no constraint."""
         return True
+
+    @property
+    def paired(self) -> bool:
+        """Whether the metric compares draw by draw with the clean image, so that it needs the selection draws."""
+        return False
 
     @property
     def enough(self) -> float | Tensor:
