@@ -131,6 +131,7 @@ class Baseline(GateAttack):
     """
 
     starts: ClassVar[tuple[Start, ...]] = ("best", "random")
+    sampled_starts: ClassVar[tuple[Start, ...]] = starts
 
     aim: Aim = "open"
 
@@ -238,7 +239,7 @@ class DCShift(_Gradientless):
     name: ClassVar[str] = "gates:dc-shift"
 
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
-        colour_shift(target, images, goal, budget, replace(self.search, estimator=estimator), best)
+        colour_shift(target, images, goal, budget, replace(self.search(target), estimator=estimator), best)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,8 @@ class Compute(Labelled):
         pull: for hard gates, on margins or on probabilities; restarts alternate.
         gates: how many there are.
         kappa: margin at which a gate is safe, so that the pull on it ends.
-        along: run the gradient passes of hard gates along the graph with all gates open, or closed.
+        along: run the gradient passes of hard gates along the graph with all gates open, or closed, and pull on the
+            gate that is furthest from it.
     """
 
     sign: int
@@ -65,7 +66,7 @@ class Compute(Labelled):
         wanted = self.sign * (trace.margin - self.shift)
         reach = wanted if self.random else hinge(wanted, self.kappa)
         scores = torch.sigmoid(reach) if self.random or self.pull == "probability" else reach
-        return scores @ block_weights(trace)
+        return wanted.amin(-1) if self.along and not self.random else scores @ block_weights(trace)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         trace = trace_of(view)
@@ -82,7 +83,7 @@ class Compute(Labelled):
 
     def variant(self, restart: int) -> "Compute":
         if restart % 3 == 2:
-            return replace(self, pull="margin", along=True)
+            return replace(self, along=True)
         return replace(self, pull="margin", kappa=SAFE) if restart % 3 else self
 
     @property

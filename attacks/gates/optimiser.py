@@ -18,8 +18,9 @@ from robustbench_aig.errors import UserError
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.target import Target, View
 
-TWIN_STEPS = 4
-"""Steps on a twin for each step on sampled gates, which costs several times as many passes."""
+TWIN_STEPS = 20
+"""Steps on a twin, each a tenth or so of the passes of one on sampled gates. They do not grow with the steps of the
+search, so that more steps only ever continue the same run."""
 
 SMOOTH = 4
 """Side of the grid of random numbers that a low-frequency start is blown up from."""
@@ -91,7 +92,7 @@ def _start(
     other = goal.twin(kind == "mean") if kind in ("mean", "twin") and target.gating.stochastic else None
     if other is not None:
         twin = replace(target, gating=Gating("expected" if kind == "mean" else "deterministic"), draws=1)
-        cheap = replace(search, steps=TWIN_STEPS * search.steps, restarts=1, starts=("best",))
+        cheap = replace(search, steps=TWIN_STEPS, restarts=1, starts=("best",))
         # what was found for a smaller budget is where it begins, whatever that is worth on the twin
         worst = torch.full_like(best.metric, -torch.inf)
         return maximise(twin, clean, other, budget, cheap, Best(best.images, worst)).images
