@@ -13,8 +13,12 @@ from attacks.losses import ce
 from attacks.losses import margin as class_margin
 from robustbench_aig.evaluation.target import View
 
-Pull = Literal["margin", "probability"]
-"""On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more."""
+Pull = Literal["margin", "probability", "nearest"]
+"""On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more; and
+``nearest`` all but spends the budget on one gate after the other."""
+
+FOCUS = 0.3
+"""Margin by which a gate must be further from deciding otherwise to get 1/e of the nearest gate's pull."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Compute(Labelled):
         sign: 1 or -1.
         random: gates are sampled, so that the pull is their probability of being open: the exact expected compute.
         shift: what a margin must exceed.
-        pull: for hard gates, on margins or on probabilities; restarts alternate.
+        pull: of hard gates; restarts alternate.
         gates: how many there are.
         kappa: margin at which a gate is safe, so that the pull on it ends.
         along: run the gradient passes of hard gates along the graph with all gates open, or closed, and pull on the
@@ -105,7 +109,7 @@ class Route(Labelled):
         random: gates are sampled; the pull is then minus the divergence of the rates from the chances, which along a
             wanted graph is its log-probability.
         shift: what a margin must exceed.
-        pull: for hard gates, on margins or on probabilities.
+        pull: of hard gates.
         kappa: margin at which a hard gate is safe, so that the pull on it ends.
         worst: pull on the gate that is furthest from its wish, in place of all of them.
         along: run the gradient passes along the wanted graph.
@@ -127,6 +131,10 @@ class Route(Labelled):
         if self.worst:
             return wanted.amin(-1)
         reach = hinge(wanted, self.kappa)
+        if self.pull == "nearest":
+            wrong = wanted <= 0
+            weights = torch.where(wrong, wanted.detach() / FOCUS, -torch.inf).softmax(-1).nan_to_num()
+            return torch.where(wrong, weights * wanted, reach).sum(-1)
         return (torch.sigmoid(reach) if self.pull == "probability" else reach).mean(-1)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
@@ -155,8 +163,8 @@ class Route(Labelled):
         return self.rates[:, None] if self.along and self.is_graph else None
 
     def variant(self, restart: int) -> "Route":
-        pulls: tuple[Pull, ...] = ("probability", "margin")
-        return replace(self, pull=pulls[restart % 2], along=restart % 4 >= 2, worst=restart % 4 == 3)
+        pulls: tuple[Pull, ...] = ("probability", "nearest", "margin")
+        return replace(self, pull=pulls[restart % 3], along=restart % 4 >= 2, worst=restart % 4 == 3)
 
 
 @dataclass(frozen=True)
