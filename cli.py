@@ -11,6 +11,7 @@ import click
 import attacks
 import defenses
 from robustbench_aig import __version__
+from robustbench_aig.analysis import EXPERIMENTS
 from robustbench_aig.errors import UsageError, UserError
 from robustbench_aig.terminal import Program, console, read_config, together
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
 
 MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
-PAPER = {"attack": ["fgsm"], "defense": ["none", "jpeg:75,floor"], "draws": 1}
+PAPER = {
+    "attack": ["fgsm"],
+    "gating": ["stochastic", "deterministic"],
+    "defense": ["none", "jpeg:75,floor"],
+    "attacker": ["static", "adaptive"],  # the paper's, and under it what an attacker reaches who knows gates and codec
+    "draws": 1,
+}
 DEMO = (
     "train resnet20 --data digits --recipe digits --device {device} -o {checkpoints}/resnet20",
     "train aig20 --data digits --recipe digits --device {device} -o {checkpoints}/aig20",
@@ -163,14 +170,20 @@ def train(architecture: str, **given: Any) -> None:
 @click.option(
     "--attacker",
     multiple=True,
-    type=click.Choice(["static", "adaptive"]),
+    type=click.Choice(["static", "adaptive", "known-noise"]),
     default=["static", "adaptive"],
     show_default=True,
-    help="What the attacker knows.",
+    help="What the attacker knows; known-noise also knows the scoring draws.",
 )
-@click.option("--protocol", type=click.Choice(["paper"]), help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper"]),
+    help="Section 4.3: FGSM, one gate draw, JPEG-75 with floor; and the adaptive attacker.",
+)
 @click.option("--draws", default=10, show_default=True, help="Scoring draws of anything random.")
-@click.option("--eot", default=8, show_default=True, help="Draws that one adaptive gradient averages over.")
+@click.option(
+    "--eot", default="8", show_default=True, help="Draws that one adaptive gradient averages over; auto doubles them."
+)
 @click.option("--seed", multiple=True, type=int, default=[0], show_default=True, help="Each repeats the grid.")
 @click.option("--batch-size", default="auto", show_default=True, help="Images per pass, or auto.")
 @click.option("--audit", type=click.Choice(["core", "full"]), default="core", show_default=True, help="Tier of checks.")
@@ -221,9 +234,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
     epsilons = parse_epsilons(given["eps"])
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
-    size = given["batch_size"]
-    if size != "auto" and not (size.isdecimal() and int(size) > 0):
-        raise UsageError(f"--batch-size must be auto or a number of at least 1, not '{size}'.")
+    size, eot = (_number_or_auto(given, name) for name in ("batch_size", "eot"))
     for model in given["model"]:  # wrong names are answered before torch is imported
         check_name(model)
     for attack in given["attack"]:
@@ -252,10 +263,10 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
         defenses=[None if defense.key == "none" else defense for defense in made],
         attackers=tuple(dict.fromkeys(given["attacker"])),
         draws=given["draws"],
-        eot=given["eot"],
+        eot=eot or "auto",
         seeds=tuple(dict.fromkeys(given["seed"])),
         device=device,
-        batch_size=None if size == "auto" else int(size),
+        batch_size=size,
         audit=given["audit"],
     )
     preflight(settings)
@@ -264,13 +275,14 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
 @cli.command()
 @run_argument
+@click.option("--group", multiple=True, help="A class or category that gets an execution figure of its own.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the files, print no tables.")
 @json_option
-def report(run: Path, quiet: bool, as_json: bool) -> None:
+def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Print a run's tables and write its figures and report.html."""
     from robustbench_aig.report import write_report
 
-    files = write_report(run)
+    files = write_report(run, group)
     if as_json or not quiet:
         _show_result(run, as_json)
     for path in files:
@@ -302,14 +314,125 @@ def show(run: Path, as_json: bool) -> None:
         show_run(run, console())
 
 
+@cli.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(EXPERIMENTS)))
+@click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
+@data_options
+@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
+@click.option(
+    "--gating",
+    multiple=True,
+    default=["deterministic", "stochastic"],
+    show_default=True,
+    help="For rates, layers, extremes and costs; also deterministic:T, expected (AIG*).",
+)
+@click.option("--draws", default=10, show_default=True, help="Gate draws per image where they are sampled.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--category", multiple=True, help="Groups of images that layers and extremes show [all categories].")
+@click.option("--run", multiple=True, type=PATH, help="Sweeps that claims about attacks are tested on.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for tables (CSV) and figures (PNG).")
+@device_option
+@json_option
+@quiet_option
+def analyze(experiment: str, **given: Any) -> None:
+    """The paper's tables and figures about gates, from trained models.
+
+    \b
+    rates       how often each layer runs for each class (Fig. 6)
+    training    execution rates over the epochs of training (Fig. 7)
+    layers      distribution of the number of executed layers (Fig. 8)
+    extremes    images that use the fewest and the most layers (Fig. 9)
+    thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
+    costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
+    claims      what the paper says of gates: held, not held or undecided
+
+    Fig. 10 is a sweep and its report.
+
+    Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
+    """
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.evaluation.gating import Gating
+    from robustbench_aig.models.resolve import check_name
+    from robustbench_aig.progress import progress
+
+    if given["draws"] < 1:
+        raise UsageError(f"--draws must be at least 1, not {given['draws']}.")
+    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
+    for model in given["model"]:
+        check_name(model)
+    from robustbench_aig.analysis.run import analyze as compute
+    from robustbench_aig.device import resolve_device
+
+    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
+    with progress(given["quiet"]) as reporter:
+        table, files = compute(
+            experiment,
+            given["model"],
+            given["out"],
+            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given)),
+            device=resolve_device(given["device"]),
+            config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
+            gatings=gatings,
+            draws=given["draws"],
+            seed=given["seed"],
+            categories=given["category"],
+            runs=given["run"],
+            progress=reporter,
+        )
+    _print(json.loads(table.to_json(orient="records")), given["as_json"])
+    for path in files:
+        click.echo(f"wrote {path}", err=True)
+
+
+@cli.command()
+@run_argument
+@click.option("--full", is_flag=True, help="First run the full tier, on the models and data of the sweep.")
+@click.option("--data-dir", type=PATH, help="With --full: where data sets are [$ROBUSTBENCH_AIG_DATA, ./data].")
+@click.option("--strict", is_flag=True, help="Exit with 5 if a check failed.")
+@json_option
+@quiet_option
+def audit(run: Path, full: bool, data_dir: Path | None, strict: bool, as_json: bool, quiet: bool) -> int:
+    """Show what the audit of a run found, with symptom and remedy; or repeat its attacks, stronger (--full)."""
+    from robustbench_aig.report import audit_run
+
+    if full:
+        _audit_again(run, data_dir, quiet)
+    found = audit_run(run, None if as_json else console())
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    return NOT_VALID if strict and not found["claim_valid"] else 0
+
+
+def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
+    """Resume a finished sweep with the full tier of its audit."""
+    from robustbench_aig.evaluation.sweep import sweep as compute
+    from robustbench_aig.progress import progress
+    from robustbench_aig.report import read_run
+
+    config = read_run(run).config
+    if "model" not in config:
+        raise UserError(f"{run} does not say how it was swept; sweep again with the full tier of the audit.")
+    given = {**config, "audit": "full", "data_dir": data_dir, "download": False}
+    settings = _settings(given | PAPER if given["protocol"] else given)
+    with progress(quiet) as reporter:
+        compute(settings, run, config={**config, "audit": "full"}, progress=reporter)
+
+
 @cli.command("list")
 @click.argument(
-    "what", metavar="KIND", type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks"])
+    "what",
+    metavar="KIND",
+    type=click.Choice(["models", "systems", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"]),
 )
-@click.option("--macs", is_flag=True, help="Models: count parameters and multiply-adds.")
+@click.option("--macs", is_flag=True, help="Models: parameters and multiply-adds, beside the paper's.")
 @json_option
 def list_command(what: str, macs: bool, as_json: bool) -> None:
-    """List models, attacks, defenses, datasets, recipes or checks."""
+    """List models, systems of the paper, attacks, defenses, datasets, recipes, checks or benchmarks."""
+    if what == "benchmarks":
+        from attacks.benchmarks import BENCHMARKS
+
+        _print([{"name": name, "summary": entry.summary} for name, entry in BENCHMARKS.items()], as_json)
+        return
     from robustbench_aig.listing import rows
 
     _print(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
@@ -329,35 +452,37 @@ def import_command(architecture: str, file: Path, out: Path) -> None:
 
 
 @cli.command()
-@click.option("-m", "--model", default="resnet20-cifar10", show_default=True)
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("-m", "--model", default="resnet20-cifar10", show_default=True, help="Without gates.")
+@click.option("--gated", default="aig20-cifar10", show_default=True, help="With gates.")
 @data_options
 @click.option("--limit", default=512, show_default=True, help="Images.")
 @click.option("--repeats", default=5, show_default=True, help="Interleaved timings of each contender.")
+@click.option("-o", "--out", type=PATH, help="Folder for NAME.csv and NAME.json (versions and machine).")
 @device_option
 @json_option
-def bench(model: str, limit: int, repeats: int, device: str, as_json: bool, **given: Any) -> None:
-    """Time FGSM over nine epsilons beside the fewest passes it needs, torchattacks and foolbox."""
-    import torch
+def bench(names: tuple[str, ...], **given: Any) -> None:
+    """Time the suite beside the fewest passes that an answer needs, and beside other libraries.
 
-    from attacks import benchmark
-    from robustbench_aig.data import load_dataset
-    from robustbench_aig.device import resolve_device
-    from robustbench_aig.models.classifier import check
-    from robustbench_aig.models.resolve import load_model
+    NAME is any of 'list benchmarks', or all; without one fgsm and audit. Ratios are of medians of interleaved repeats.
+    """
+    import attacks.benchmarks as table
 
-    images = load_dataset(given["data"], limit=limit, **_places(given))
-    where = resolve_device(device)
-    classifier = load_model(model, where)
-    pixels = images.images(torch.arange(len(images))).to(where)
-    check(classifier, pixels[:8], len(images.classes))
-    budgets = [step * 2 / 255 for step in range(1, 10)]
-    timings = benchmark.fgsm(classifier.network, pixels, images.labels.to(where), budgets, repeats)
-    if as_json:
-        click.echo(json.dumps([timing.as_dict() for timing in timings], indent=1))
-        return
-    for timing in timings:
-        numbers = f"{timing.seconds:8.3f} s  {timing.ratio:5.2f} x floor  same verdicts {timing.same:.4f}"
-        click.echo(f"{timing.name:<16} {numbers}")
+    chosen = list(table.BENCHMARKS) if names == ("all",) else list(dict.fromkeys(names or table.DEFAULT))
+    benchmarks = [table.find(name) for name in chosen]
+    from attacks.benchmarks.run import save, shown, subject_of
+
+    subject = subject_of(defenses.make("jpeg:75"), **given)
+    rows = []
+    for benchmark in benchmarks:
+        found = benchmark.run(subject)
+        rows += found
+        if given["out"]:
+            save(given["out"], benchmark.name, found, subject)
+        if not given["as_json"]:
+            _print(shown(found), as_json=False)
+    if given["as_json"]:
+        click.echo(json.dumps([row.as_dict() for row in rows], indent=1))
 
 
 @cli.command()
@@ -370,6 +495,14 @@ def doctor(data_dir: Path | None, as_json: bool) -> int:
     findings = examine(data_dir)
     _print(findings, as_json)
     return MISSING if any(finding["verdict"] == "FAIL" for finding in findings) else 0
+
+
+def _number_or_auto(given: Mapping[str, Any], name: str) -> int | None:
+    """The value of an option that is a number of at least 1, or None for auto."""
+    value = str(given[name])
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise UsageError(f"--{name.replace('_', '-')} must be auto or a number of at least 1, not '{value}'.")
+    return None if value == "auto" else int(value)
 
 
 def _places(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Attack(ABC):
     needs_gradient: ClassVar[bool] = True
     needs_gates: ClassVar[bool] = False
     iterated: ClassVar[bool] = True
+    follows_noise: ClassVar[bool] = True
+    """Whether it can attack each image under the noise of that image."""
 
     norm: Norm = "linf"
 

@@ -4,7 +4,9 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from defenses.rounding import straight_through
@@ -64,8 +66,8 @@ class Defense(ABC):
         return self._surrogate(kind, images, uniform)
 
     def _surrogate(self, kind: str, images: Tensor, uniform: Tensor | None) -> Tensor:
-        """The stand-ins other than ``identity``, for a ``kind`` that the class lists."""
-        raise NotImplementedError
+        """The stand-ins other than ``identity``, for a ``kind`` that the class lists: by default the defence itself."""
+        return self(images, uniform)
 
     def uniforms(self, image_shape: tuple[int, int, int]) -> int:
         """How many uniform numbers in (0, 1) each image of shape (C, H, W) needs; 0 for a deterministic defence."""
@@ -74,6 +76,10 @@ class Defense(ABC):
     def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape (C, H', W') that images of shape (C, H, W) leave with; the same except for ``resize-pad``."""
         return image_shape
+
+    def radii(self, counts: ArrayLike, draws: int) -> NDArray[np.float64] | None:
+        """Certified L2 radii of images right in ``counts`` of ``draws`` clean draws; None: it certifies nothing."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """The name and every parameter, defaults filled in: what identifies the defence in a result."""

@@ -27,6 +27,3 @@ class Median(Defense):
         padded = pad(images, (1, 1, 1, 1), mode="replicate")
         shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
         return torch.stack(shifted).median(dim=0).values
-
-    def _surrogate(self, kind: str, images: Tensor, uniform: Tensor | None) -> Tensor:
-        return self(images)

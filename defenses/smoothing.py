@@ -47,6 +47,10 @@ class Smoothing(Defense):
         channels, height, width = image_shape
         return channels * height * width
 
+    def radii(self, counts: ArrayLike, draws: int) -> NDArray[np.float64]:
+        """Radii within which each image keeps its own label; that label was chosen before any draw, so all count."""
+        return certify(counts, draws, self.sigma)
+
 
 def certify(counts: ArrayLike, draws: int, sigma: float, alpha: float = 0.001) -> NDArray[np.float64]:
     """Certified L2 radii of the smoothed classifier (Cohen et al., 2019, Algorithm 2 and Theorem 1).

@@ -16,15 +16,15 @@ class _Compute(GateAttack):
     """Moves the executed multiply-adds, each gate weighted by what its block costs.
 
     Attributes:
-        label: ``held`` keeps the predicted class, so that only the bill changes.
+        prediction: ``held`` keeps the predicted class, so that only the bill changes.
     """
 
     sign: ClassVar[Literal[1, -1]]
 
-    label: Literal["free", "held"] = "free"
+    prediction: Literal["free", "held"] = "free"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Compute:
-        wish = Label.of(self.label, target, images, labels)
+        wish = Label.of(self.prediction, target, images, labels)
         return Compute(
             sign=self.sign,
             label=wish,

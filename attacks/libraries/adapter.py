@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -151,6 +151,8 @@ class LibraryAttack(Attack):
         version: of the library.
     """
 
+    follows_noise: ClassVar[bool] = False
+
     request: Request
     version: str
     norm: Any = field(default="linf")
@@ -164,7 +166,7 @@ class LibraryAttack(Attack):
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         capability = self.request.capability
-        if target.fixed_noise:
+        if target.fixed_noise or target.known is not None:
             raise UsageError(f"'{self.name}' cannot follow each image's own noise; use one of the suite's own attacks.")
         if capability.channels not in (None, images.shape[1]):
             raise UsageError(f"'{self.name}' takes images of {capability.channels} channels, not {images.shape[1]}.")

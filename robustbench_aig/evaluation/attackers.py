@@ -3,7 +3,8 @@
 ``static`` is the paper's protocol: the bare model with one gate draw, the defence comes afterwards. ``adaptive`` knows
 both: it differentiates each stand-in of the defence, averages over gate draws (EOT), and also tries what the gates' own
 gradient hides. It can do all that the static attacker can, so that path is among its own. Attacks on gates take one
-path: which of several did most would have to be judged by their own metric, not by accuracy.
+path: which of several did most would have to be judged by their own metric, not by accuracy. ``known-noise`` knows the
+numbers of every scoring draw as well, which no threat model grants: see :mod:`robustbench_aig.evaluation.known_noise`.
 """
 
 from collections.abc import Iterator
@@ -32,16 +33,17 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
         reference: images that the attack may learn from.
 
     Yields:
-        ``(name, target)``; the static attacker has one path, ``static``.
+        ``(name, target)``; the static attacker has one path, ``static``. Of the known-noise attacker, the paths of the
+        first draw.
     """
-    rows = ids.new_tensor(range(len(ids)))
-    unaware = Target(
-        cell.model.network, cell.gating, cell.model.gates, ids, rows, passes, cell.seed, reference=reference
-    )
+    if cell.attacker == "known-noise":
+        yield from known_paths(cell, ids, passes, 0)
+        return
+    unaware = _unaware(cell, ids, passes, reference)
     gradient: Gradient = "straight-through" if cell.gating.stochastic else "none"
     static = replace(unaware, gate_gradient=gradient, transfer=transfers(cell))
-    knowing = replace(unaware, defense=cell.defense, draws=cell.eot)
-    stand_ins: tuple[str | None, ...] = (None,) if cell.defense is None else cell.defense.surrogates or (None,)
+    knowing = replace(unaware, defense=cell.defense, draws=cell.gradient_draws)
+    stand_ins = _stand_ins(cell)
     strongest = replace(knowing, surrogate=stand_ins[-1])
     if cell.attacker == "static":
         yield "static", static
@@ -56,3 +58,23 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
         yield "no-gate-gradient", replace(strongest, gate_gradient="none")
     if cell.gating.stochastic:
         yield "deterministic-twin", replace(strongest, gating=Gating("deterministic"), transfer=True)
+
+
+def known_paths(cell: Cell, ids: Tensor, passes: Passes, draw: int) -> Iterator[tuple[str, Target]]:
+    """The targets of the attacker who knows the numbers of one scoring draw: arguments and yield as :func:`paths`."""
+    knowing = replace(_unaware(cell, ids, passes, None), defense=cell.defense, known=draw)
+    for surrogate in _stand_ins(cell):
+        yield surrogate or "direct", replace(knowing, surrogate=surrogate)
+    if cell.gating.stochastic:
+        yield "no-gate-gradient", replace(knowing, surrogate=_stand_ins(cell)[-1], gate_gradient="none")
+
+
+def _unaware(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None) -> Target:
+    """The bare model, with one draw of its gates."""
+    rows = ids.new_tensor(range(len(ids)))
+    return Target(cell.model.network, cell.gating, cell.model.gates, ids, rows, passes, cell.seed, reference=reference)
+
+
+def _stand_ins(cell: Cell) -> tuple[str | None, ...]:
+    """The stand-ins of the defence to differentiate, strongest last; None for the real thing."""
+    return (None,) if cell.defense is None else cell.defense.surrogates or (None,)

@@ -20,7 +20,13 @@ from robustbench_aig.models.classifier import Classifier
 
 IDENTITY_VERSION = 1
 
-Attacker = Literal["none", "static", "adaptive"]
+Attacker = Literal["none", "static", "adaptive", "known-noise"]
+
+Eot = int | Literal["auto"]
+"""Draws that one adaptive gradient averages over; ``auto`` finds a number by doubling."""
+
+FEWEST_DRAWS = 8
+"""Where ``auto`` begins."""
 
 
 class AttackLike(Protocol):
@@ -40,6 +46,8 @@ class AttackLike(Protocol):
     def needs_gates(self) -> bool: ...
     @property
     def needs_gradient(self) -> bool: ...
+    @property
+    def follows_noise(self) -> bool: ...
     def settings(self) -> dict[str, Any]: ...
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor: ...
 
@@ -56,9 +64,10 @@ class Settings:
         gatings: for models with gates; others have one, ``none``.
         defenses: None stands for no defence.
         attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither
-            gate nor defence to know of they are the same, and one cell stands for both.
+            gate nor defence to know of they are the same, and one cell stands for both. ``known-noise`` knows the
+            scoring draws too; it is planned only where something is random, and enters no worst case.
         draws: S, scoring draws of anything random.
-        eot: K, gate and defence draws that one gradient of the adaptive attacker averages over.
+        eot: K, gate and defence draws that one gradient of the adaptive attacker averages over, or ``auto``.
         seeds: each repeats the grid.
         device: where to compute; does not enter identities.
         batch_size: images per pass; None finds one. Does not enter identities.
@@ -75,7 +84,7 @@ class Settings:
     defenses: Sequence[DefenseLike | None] = (None,)
     attackers: Sequence[Attacker] = ("static",)
     draws: int = 10
-    eot: int = 8
+    eot: Eot = 8
     seeds: Sequence[int] = (0,)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
@@ -88,7 +97,8 @@ class Settings:
 class Cell:
     """One model, gating, defence, attack, attacker and seed over all epsilons. ``attack`` None is the clean cell.
 
-    A cell without an attack scores the unperturbed images; every other cell is read against it.
+    A cell without an attack scores the unperturbed images; every other cell is read against it. ``chosen`` is the
+    number that an ``eot`` of ``auto`` came to, which follows from the identity and so is no part of it.
     """
 
     model: Classifier
@@ -99,9 +109,10 @@ class Cell:
     epsilons: tuple[Epsilon, ...]
     dataset: Dataset
     draws: int
-    eot: int
+    eot: Eot
     seed: int
     reference: Dataset | None = None
+    chosen: int | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -113,10 +124,21 @@ class Cell:
         """S, or 1 where nothing is random."""
         return self.draws if self.stochastic else 1
 
+    @property
+    def averages(self) -> bool:
+        """Whether gradients average over draws."""
+        return self.attacker == "adaptive" and self.stochastic
+
+    @property
+    def gradient_draws(self) -> int:
+        """K, or 1 where gradients average over nothing."""
+        if not self.averages:
+            return 1
+        return (self.chosen or FEWEST_DRAWS) if self.eot == "auto" else self.eot
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that changes the numbers, and nothing else."""
-        adaptive = self.attacker == "adaptive"
         identity: dict[str, Any] = {
             "version": IDENTITY_VERSION,
             "weights": self.model.weights_hash,
@@ -124,7 +146,7 @@ class Cell:
             "defense": None if self.defense is None else self.defense.settings(),
             "attack": None if self.attack is None else self.attack.settings(),
             "attacker": self.attacker,
-            "eot": self.eot if adaptive and self.stochastic else 1,
+            "eot": self.eot if self.averages else 1,
             "epsilons": [epsilon.label for epsilon in self.epsilons],
             "dataset": [self.dataset.name, self.dataset.split, self.dataset.index_hash, self.dataset.content_hash],
             "draws": self.scoring_draws,
@@ -169,9 +191,12 @@ def plan(settings: Settings) -> list[Cell]:
     names = [model.name for model in settings.models]
     if len(set(names)) != len(names):
         raise UsageError("two models have the same name; give each model once.")
-    if settings.draws < 1 or settings.eot < 1:
+    if settings.draws < 1 or (settings.eot != "auto" and settings.eot < 1):
         raise UsageError("the numbers of draws must be at least 1.")
-    return list({cell.id: cell for cell in _cells(settings)}.values())
+    cells = list({cell.id: cell for cell in _cells(settings)}.values())
+    if set(settings.attackers) == {"known-noise"} and not any(cell.stochastic for cell in cells):
+        raise UsageError("nothing in this grid is random, so there is no noise to know; choose another --attacker.")
+    return cells
 
 
 def _cells(settings: Settings) -> Iterator[Cell]:
@@ -180,24 +205,11 @@ def _cells(settings: Settings) -> Iterator[Cell]:
         for model in settings.models:
             for gating in settings.gatings if model.gates else (Gating("none"),):
                 for attack in (None, *(settings.attacks if epsilons else ())):
-                    if attack is not None and attack.needs_gates and not model.gates:
-                        raise UsageError(
-                            f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out."
-                        )
-                    if attack is not None and attack.learns and settings.reference is None:
-                        raise UsageError(
-                            f"attack '{attack.name}' learns from reference images; give some in the settings."
-                        )
+                    if attack is not None:
+                        _refuse(attack, model, settings)
                     for attacker in settings.attackers if attack is not None else ("none",):
                         for defense in settings.defenses:
-                            if (
-                                attacker == "adaptive"
-                                and not model.gates
-                                and defense is None
-                                and "static" in settings.attackers
-                            ):
-                                continue
-                            yield Cell(
+                            cell = Cell(
                                 model,
                                 gating,
                                 defense,
@@ -210,3 +222,25 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                                 seed,
                                 settings.reference if attack is not None and attack.learns else None,
                             )
+                            if not _needless(cell, settings):
+                                yield cell
+
+
+def _refuse(attack: AttackLike, model: Classifier, settings: Settings) -> None:
+    """Raise a UsageError where the attack cannot be what the grid makes of it."""
+    if attack.needs_gates and not model.gates:
+        raise UsageError(f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out.")
+    if attack.learns and settings.reference is None:
+        raise UsageError(f"attack '{attack.name}' learns from reference images; give some in the settings.")
+    if "known-noise" in settings.attackers and (attack.needs_gates or not attack.follows_noise):
+        raise UsageError(
+            f"attack '{attack.name}' cannot be told each image's noise; leave it or --attacker known-noise out."
+        )
+
+
+def _needless(cell: Cell, settings: Settings) -> bool:
+    """Whether another cell answers the same: an attacker who knows of more, where there is nothing more to know."""
+    if cell.attacker == "known-noise":
+        return not cell.stochastic
+    nothing = not cell.model.gates and cell.defense is None
+    return cell.attacker == "adaptive" and nothing and "static" in settings.attackers

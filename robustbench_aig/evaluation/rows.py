@@ -29,12 +29,13 @@ class Outcome:
         linf: (N,) perturbation size.
         l2: (N,) likewise.
         invalid: (N,) bool, images that failed the checks of :mod:`robustbench_aig.evaluation.crafting`.
-        crossed: verdicts with features and graphs of clean and attacked image crossed; None where no graph is run.
+        crossed: verdicts with features and graphs of clean and attacked image crossed; None where no graph is run, or
+            each draw has an image of its own.
     """
 
     epsilon: Epsilon
     scores: Scores
-    selection: npt.NDArray[np.uint8]
+    selection: npt.NDArray[np.uint16]
     linf: npt.NDArray[np.float32]
     l2: npt.NDArray[np.float32]
     invalid: npt.NDArray[np.bool_]
@@ -71,6 +72,7 @@ def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, s
         "seed": cell.seed,
         "n": len(labels),
         "draws": draws,
+        "eot": cell.gradient_draws if outcome else 0,
         "accuracy": interval.value,
         "lo": interval.lo,
         "hi": interval.hi,
@@ -127,6 +129,9 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         "l2": np.concatenate([outcome.l2 for outcome in outcomes]).astype(np.float32),
     }
     arrays = {name: pa.array(values) for name, values in columns.items()}
+    radii = None if cell.attack or cell.defense is None else cell.defense.radii(clean.count, cell.scoring_draws)
+    if radii is not None:
+        arrays["radius"] = pa.array(np.asarray(radii, np.float32))
     if cell.model.gates:
         arrays["macs_clean"] = pa.array(np.tile(clean.macs, times))
         arrays["macs_adv"] = pa.array(np.concatenate([outcome.scores.macs for outcome in outcomes]))
@@ -134,18 +139,18 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         arrays["open_adv"] = _counts([outcome.scores.open for outcome in outcomes])
         moved = [clean.open != outcome.scores.open for outcome in outcomes]
         arrays["flips"] = _counts(moved)
-        arrays["graph_kept"] = pa.array(np.concatenate([(~part.any(2)).sum(0).astype(np.uint8) for part in moved]))
+        arrays["graph_kept"] = pa.array(np.concatenate([(~part.any(2)).sum(0).astype(np.uint16) for part in moved]))
     crossings = [outcome.crossed for outcome in outcomes if outcome.crossed is not None]
     if crossings:
         for name in ("features", "gates"):
-            counts = [getattr(crossed, name).sum(0).astype(np.uint8) for crossed in crossings]
+            counts = [getattr(crossed, name).sum(0).astype(np.uint16) for crossed in crossings]
             arrays[f"correct_{name}"] = pa.array(np.concatenate(counts))
     return pa.table(arrays)
 
 
 def _counts(parts: list[npt.NDArray[np.bool_]]) -> pa.FixedSizeListArray:
     """(S, N, L) decisions per epsilon as a column of L counts of draws per image."""
-    counts = np.concatenate([part.sum(0).astype(np.uint8) for part in parts])
+    counts = np.concatenate([part.sum(0).astype(np.uint16) for part in parts])
     return pa.FixedSizeListArray.from_arrays(pa.array(counts.reshape(-1)), counts.shape[1])
 
 

@@ -1,6 +1,7 @@
 """Scoring: what the defended model makes of given images, over fresh draws. No attack's own success flag is
 believed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Scores:
     Attributes:
         correct: (S, N) bool.
         vote: (N,) int16, the class of the largest mean softmax over the draws.
-        open: (S, N, L) bool gate decisions; L = 0 without gates.
+        open: (S, N, L) bool, whether a block ran (under AIG* all do); L = 0 without gates.
         prob: (N, L) float32 mean chance of being open.
         macs: (N,) float64 mean multiply-adds; NaN without gates.
     """
@@ -38,9 +39,9 @@ class Scores:
     macs: npt.NDArray[np.float64]
 
     @property
-    def count(self) -> npt.NDArray[np.uint8]:
+    def count(self) -> npt.NDArray[np.uint16]:
         """(N,) in how many draws the image was classified correctly."""
-        return np.asarray(self.correct.sum(0), np.uint8)
+        return np.asarray(self.correct.sum(0), np.uint16)
 
     @classmethod
     def join(cls, parts: "list[Scores]") -> "Scores":
@@ -81,6 +82,7 @@ def score(
     seed: int,
     draws: int,
     stage: Stage = "score",
+    first: int = 0,
 ) -> Scores:
     """Classify images ``draws`` times through the real defence.
 
@@ -95,21 +97,25 @@ def score(
         seed: of the noise.
         draws: S; pass 1 where nothing is random.
         stage: the stream of draws; reported numbers use ``score``.
+        first: number of the first draw.
     """
-    logits, trace = _view(model, gating, gates, defense, images, ids, seed, draws, stage)
+    numbers = range(first, first + draws)
+    logits, trace = _view(model, gating, gates, defense, images, ids, seed, numbers, stage)
     vote = logits.float().softmax(2).mean(0).argmax(1)
     n = len(images)
     return Scores(
         (logits.argmax(2) == labels).cpu().numpy(),
         vote.cpu().numpy().astype(np.int16),
-        np.zeros((draws, n, 0), bool) if trace is None else (trace.open > 0.5).cpu().numpy(),
+        np.zeros((draws, n, 0), bool) if trace is None else trace.executed.cpu().numpy(),
         np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
         np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),
     )
 
 
-def score_cell(cell: "Cell", images: Tensor, labels: Tensor, ids: Tensor, stage: Stage = "score") -> Scores:
-    """Score images as a cell says: its model, gating, defence, seed and number of draws."""
+def score_cell(
+    cell: "Cell", images: Tensor, labels: Tensor, ids: Tensor, stage: Stage = "score", draw: int | None = None
+) -> Scores:
+    """Score images as a cell says: its model, gating, defence, seed and all its draws, or the one with a number."""
     model = cell.model
     return score(
         model.network,
@@ -120,8 +126,9 @@ def score_cell(cell: "Cell", images: Tensor, labels: Tensor, ids: Tensor, stage:
         labels,
         ids,
         seed=cell.seed,
-        draws=cell.scoring_draws,
+        draws=cell.scoring_draws if draw is None else 1,
         stage=stage,
+        first=draw or 0,
     )
 
 
@@ -133,16 +140,16 @@ def _view(
     images: Tensor,
     ids: Tensor,
     seed: int,
-    draws: int,
+    draws: Sequence[int],
     stage: Stage,
 ) -> tuple[Tensor, GateTrace | None]:
     """Logits (S, N, classes) and the trace (S, N, L) of all draws; draws of gates alone share what is common."""
     fixed = defense is None or defense.deterministic
     seen = defense(images) if fixed and defense is not None else images
     if fixed and gating.stochastic and isinstance(model, ConvNetAIG):
-        return model.sampled(seen, logistic(seed, stage, ids, gates, range(draws)).to(images.device))
+        return model.sampled(seen, logistic(seed, stage, ids, gates, draws).to(images.device))
     parts = []
-    for draw in range(draws):
+    for draw in draws:
         if defense is not None and not fixed:
             seen = defense(images, defense_noise(defense, seed, stage, ids, [draw], images))
         parts.append(run(model, seen, gating.policy(gates, seed, stage, ids, [draw])))

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.errors import UserError
-from robustbench_aig.evaluation import execution, gate_metrics, rows
+from robustbench_aig.evaluation import eot, execution, gate_metrics, known_noise, rows
 from robustbench_aig.evaluation.attackers import paths, transfers
 from robustbench_aig.evaluation.audit import audit
 from robustbench_aig.evaluation.crafting import craft
-from robustbench_aig.evaluation.mediation import Crossed, cross
+from robustbench_aig.evaluation.mediation import cross
+from robustbench_aig.evaluation.outcomes import join, worst
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
 from robustbench_aig.evaluation.rows import Outcome, Spent
 from robustbench_aig.evaluation.scoring import Scores, score_cell
@@ -112,6 +113,7 @@ class _Engine:
         self.settings, self.folder, self.progress = settings, folder, progress
         self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 250)
         self.clean: dict[str, Scores] = {}
+        self.settled: dict[str, eot.Settled] = {}
 
     def run(self, cells: list[Cell]) -> dict[str, str]:
         """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at
@@ -148,28 +150,32 @@ class _Engine:
                 self.progress.note(f"out of memory: going on with {self.batch_size} images per pass")
 
     def _job(self, job: list[Cell]) -> None:
-        started = time.monotonic()
-        if job[0].attack is None:
+        started, attack = time.monotonic(), job[0].attack
+        if attack is None:
             for cell in job:
                 self._write(cell, [], None, started)
             return
         parts: dict[str, list[list[dict[str, Outcome]]]] = {cell.id: [] for cell in job}
         spent: list[Spent] = []
-        names: list[str] = []
-        draws = job[0].eot if job[0].attacker == "adaptive" and job[0].stochastic else 1
+        if job[0].averages and job[0].eot == "auto":
+            job = [self._settled(cell) for cell in job]
+        draws = job[0].gradient_draws
         reference = self._reference(job[0])
         scored = 0
         for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
-            names = []
             clean = {cell.id: self._clean(cell).take(slice(scored, scored + len(images))) for cell in job}
             scored += len(images)
             targets = list(paths(job[0], ids, passes, reference))
+            if job[0].attacker == "known-noise":
+                targets = []
+                for cell in job:
+                    found = known_noise.attack(cell, images, labels, ids, passes)
+                    outcomes[cell.id] = [{cell.attacker: outcome} for outcome in found]
             choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
             for name, target in targets:
-                names.append(name)
-                crafted = craft(job[0].attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
+                crafted = craft(attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
                     for number, epsilon in enumerate(cell.epsilons):
                         attacked = crafted.images[number]
@@ -184,7 +190,6 @@ class _Engine:
                             crafted.invalid[number].cpu().numpy(),
                             cross(cell, images, attacked, labels, ids, clean[cell.id], scores),
                         )
-            del crafted
             spent.append(Spent(*(getattr(passes, field.name).cpu().numpy() for field in fields(Spent))))
             for cell in job:
                 parts[cell.id].append(outcomes[cell.id])
@@ -192,10 +197,15 @@ class _Engine:
         total = Spent(*(np.concatenate([getattr(part, field.name) for part in spent]) for field in fields(Spent)))
         for cell in job:
             joined = [
-                {name: _join([batch[number][name] for batch in parts[cell.id]]) for name in names}
+                {name: join([batch[number][name] for batch in parts[cell.id]]) for name in parts[cell.id][0][number]}
                 for number in range(len(cell.epsilons))
             ]
             self._write(cell, joined, total, started)
+
+    def _settled(self, cell: Cell) -> Cell:
+        """The cell with the number of draws per gradient that ``auto`` comes to."""
+        self.settled[cell.id] = found = eot.settle(cell, self.settings.device, self.batch_size)
+        return replace(cell, chosen=found.draws)
 
     def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.settings.device
@@ -233,11 +243,14 @@ class _Engine:
             best: list[Outcome] = []
             self.progress.advance(len(cell.dataset))
         else:
-            best = [_worst(choices) for choices in outcomes]
+            best = [worst(choices) for choices in outcomes]
             judged: list[tuple[str, Outcome]] = [(cell.attacker, outcome) for outcome in best]
             if len(outcomes[0]) > 1:
                 judged += [(f"{cell.attacker}/{name}", choices[name]) for name in outcomes[0] for choices in outcomes]
             result["rows"] = [rows.summary(cell, attacker, clean, outcome, spent) for attacker, outcome in judged]
+            result["eot"] = cell.gradient_draws
+            if cell.id in self.settled:
+                result["eot_auto"] = self.settled[cell.id].as_dict()
             result["measures"] = [rows.measures(outcome, spent) for outcome in best]
             table = self._execution(cell, clean, best)
             gates = gate_metrics.table(cell, clean, judged)
@@ -258,33 +271,3 @@ class _Engine:
                 frame.insert(position, name, value)
             frames.append(frame.drop(columns="dataset"))
         return pd.concat(frames, ignore_index=True)
-
-
-def _join(parts: list[Outcome]) -> Outcome:
-    return Outcome(
-        parts[0].epsilon,
-        Scores.join([part.scores for part in parts]),
-        np.concatenate([part.selection for part in parts]),
-        np.concatenate([part.linf for part in parts]),
-        np.concatenate([part.l2 for part in parts]),
-        np.concatenate([part.invalid for part in parts]),
-        None if parts[0].crossed is None else Crossed.join([part.crossed for part in parts if part.crossed]),
-    )
-
-
-def _worst(choices: dict[str, Outcome]) -> Outcome:
-    """The per-image minimum over paths: for each image the path that selection draws find correct least often."""
-    first, *others = choices.values()
-    best = first
-    for other in others:
-        where = other.selection < best.selection
-        best = Outcome(
-            best.epsilon,
-            best.scores.choose(other.scores, where),
-            np.where(where, other.selection, best.selection),
-            np.where(where, other.linf, best.linf),
-            np.where(where, other.l2, best.l2),
-            np.where(where, other.invalid, best.invalid),
-            best.crossed and other.crossed and best.crossed.choose(other.crossed, where),
-        )
-    return best

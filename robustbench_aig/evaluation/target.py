@@ -29,6 +29,7 @@ class DefenseLike(Protocol):
     def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor: ...
     def surrogate(self, kind: str, images: Tensor, uniform: Tensor | None = None) -> Tensor: ...
     def uniforms(self, image_shape: tuple[int, int, int]) -> int: ...
+    def radii(self, counts: Any, draws: int) -> Any: ...
     def settings(self) -> dict[str, Any]: ...
     def record(self) -> dict[str, Any]: ...
 
@@ -106,8 +107,9 @@ class Target:
         gate_gradient: how hard gate decisions pass gradients.
         defense: what stands before the model, or None where the attacker does not know of it.
         surrogate: which stand-in of the defence is differentiated; None if the defence itself can be.
-        gradient_stage: the stream that gradients draw from; a known-noise attacker uses ``score``.
-        fixed_noise: draw numbers stay the same at every step (common random numbers; the known-noise attacker's view).
+        gradient_stage: the stream that gradients draw from.
+        fixed_noise: draw numbers stay the same at every step (common random numbers).
+        known: the scoring draw whose numbers the attacker knows: all passes use them, so nothing is random to him.
         transfer: the images will be scored on something else, so that fooling this target decides nothing.
         reference: images to learn from, for the attacks that need some.
     """
@@ -127,11 +129,13 @@ class Target:
     gradient_stage: Stage = "craft"
     transfer: bool = False
     reference: Reference | None = None
+    known: int | None = None
 
     @property
     def stochastic(self) -> bool:
         """Whether two forward passes of an image can differ."""
-        return self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+        random = self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+        return random and self.known is None
 
     @property
     def exact(self) -> bool:
@@ -243,7 +247,9 @@ class Target:
         differentiable: bool,
     ) -> View:
         copies = self.seen(images, draws, stage, differentiable=differentiable)
-        policy = policy or self.gating.policy(self.gates, self.seed, stage, self.ids, draws, gradient)
+        if policy is None:
+            named, numbers = self._named(stage, draws)
+            policy = self.gating.policy(self.gates, self.seed, named, self.ids, numbers, gradient)
         logits, trace = run(self.model, copies, policy)
         if trace is not None:
             shape = (len(draws), len(images), -1)
@@ -252,10 +258,15 @@ class Target:
 
     def _defend(self, images: Tensor, draws: list[int], stage: Stage, differentiable: bool) -> Tensor:
         assert self.defense is not None
-        numbers = defense_noise(self.defense, self.seed, stage, self.ids, draws, images)
+        named, known = self._named(stage, draws)
+        numbers = defense_noise(self.defense, self.seed, named, self.ids, known, images)
         if differentiable and self.surrogate is not None:
             return self.defense.surrogate(self.surrogate, images, numbers)
         return self.defense(images, numbers)
+
+    def _named(self, stage: Stage, draws: list[int]) -> tuple[Stage, list[int]]:
+        """The stream and the draws of it that are meant: a known draw stands for all."""
+        return (stage, draws) if self.known is None else ("score", [self.known] * len(draws))
 
     def _count(self, counter: Tensor, passes: int | Tensor) -> None:
         counter.index_add_(0, self.rows, torch.zeros_like(self.rows) + passes)

@@ -4,10 +4,10 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.gates import GateUnit
+from robustbench_aig.models.gates import FoldedGate, GateUnit
 from robustbench_aig.models.resnet import BasicBlock, Bottleneck, Trunk
 
 PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
@@ -29,9 +29,8 @@ def fuse(network: nn.Module) -> nn.Module:
     for module in list(fused.modules()):
         if isinstance(module, BasicBlock | Bottleneck | Trunk):
             _fold(module)
-        elif isinstance(module, GateUnit):
-            module.fc1 = fuse_linear_bn_eval(module.fc1, module.bn)
-            module.bn = nn.Identity()  # type: ignore[assignment]
+    if isinstance(fused, ConvNetAIG):
+        fused.gates = nn.ModuleList(FoldedGate(gate) if isinstance(gate, GateUnit) else gate for gate in fused.gates)
     return fused
 
 

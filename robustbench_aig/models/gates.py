@@ -7,10 +7,12 @@ score means *execute*, so with margin = beta_1 - beta_0 a gate opens with probab
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from robustbench_aig.models.macs import Costs
 
@@ -43,6 +45,39 @@ class GateUnit(nn.Module):
         return margin
 
 
+class FoldedGate(nn.Module):
+    """A gate unit for inference: BatchNorm folded into the first layer, both scores into their difference.
+
+    Args:
+        gate: in eval mode; the folded one gives its margins up to float rounding.
+    """
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, gate: GateUnit) -> None:
+        super().__init__()
+        folded = fuse_linear_bn_eval(gate.fc1, gate.bn)
+        parts = {
+            "hidden_weight": folded.weight.T.contiguous(),
+            "hidden_bias": folded.bias,
+            "weight": gate.fc2.weight[1] - gate.fc2.weight[0],
+            "bias": gate.fc2.bias[1:] - gate.fc2.bias[:1],
+        }
+        for name, values in parts.items():
+            self.register_buffer(name, values.detach().clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Margins (N,) of block inputs (N, C, H, W)."""
+        # read at once, and with the mean as a sum and a factor: at batch 1 a gate's cost is what Python does around it
+        hidden_weight, hidden_bias, weight, bias = self._buffers.values()
+        share = 1 / features.shape[2:].numel()
+        hidden = torch.addmm(hidden_bias, features.sum((2, 3)), hidden_weight, alpha=share)  # type: ignore[arg-type]
+        return torch.addmv(bias, torch.relu(hidden), weight)  # type: ignore[arg-type]
+
+
 class Policy(Protocol):
     """Turns a gate's margins into decisions."""
 
@@ -54,11 +89,11 @@ class Policy(Protocol):
         """Decisions in [0, 1], shape (N,), of gate number ``gate`` for margins of shape (N,)."""
 
 
-def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0) -> Tensor:
-    hard = (score > 0).to(score.dtype)
+def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0, level: float = 0.0) -> Tensor:
+    hard = (score > level).to(score.dtype)
     if gradient == "none" or not score.requires_grad:
         return hard
-    soft = torch.sigmoid(score / temperature)
+    soft = torch.sigmoid((score - level) / temperature)
     return hard + (soft - soft.detach())
 
 
@@ -75,9 +110,10 @@ class Deterministic:
             raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
 
     def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return _threshold(margin - _logit(self.threshold), self.gradient)
+        return _threshold(margin, self.gradient, level=_logit(self.threshold))
 
 
+@cache
 def _logit(probability: float) -> float:
     return torch.logit(torch.tensor(probability, dtype=torch.float64)).item()
 
@@ -103,8 +139,9 @@ class Stochastic:
 
 @dataclass(frozen=True)
 class Expected:
-    """Run every block and scale it by its probability of being open (the paper's ConvNet-AIG*; also the mean-field
-    twin)."""
+    """Run every block and scale it by its expected execution rate given the image, P(open) (the paper's
+    ConvNet-AIG*; also the mean-field twin). To first order in the blocks it is the mean over all graphs, and it costs
+    as much as the full network."""
 
     hard = False
 
@@ -155,9 +192,14 @@ class GateTrace:
         return torch.sigmoid(self.margin)
 
     @property
+    def executed(self) -> Tensor:
+        """(N, L) bool, whether the block ran: a soft decision scales it, and only 0 saves it."""
+        return self.open != 0
+
+    @property
     def macs(self) -> Tensor:
         """(N,) float64 multiply-adds that each image's graph costs, the part that always runs included."""
-        return self.costs.of(self.open)
+        return self.costs.of(self.executed)
 
 
 @dataclass

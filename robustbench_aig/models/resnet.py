@@ -48,6 +48,10 @@ class BasicBlock(torchvision_resnet.BasicBlock):
         """What follows the sum of the shortcut and the (possibly skipped) residual branch."""
         return torch.relu(total)
 
+    def closed(self, x: Tensor) -> Tensor:
+        """The block without its residual branch; x is what a ReLU left, so that an identity needs no other."""
+        return x if self.downsample is None else self.finish(self.downsample(x))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.shortcut(x) + self.residual(x))
 
@@ -57,6 +61,7 @@ class Bottleneck(torchvision_resnet.Bottleneck):
 
     shortcut = BasicBlock.shortcut
     finish = BasicBlock.finish
+    closed = BasicBlock.closed
     forward = BasicBlock.forward
 
     def residual(self, x: Tensor) -> Tensor:
@@ -79,6 +84,7 @@ class PreActivationBlock(nn.Module):
         self.downsample = downsample
 
     shortcut = BasicBlock.shortcut
+    closed = BasicBlock.closed
     forward = BasicBlock.forward
 
     def residual(self, x: Tensor) -> Tensor:
@@ -112,11 +118,11 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def stem(self, images: Tensor) -> Tensor:
-        """What always runs before the blocks: images (N, C, H, W) to features."""
+        """Images (N, C, H, W) in [0, 1] to the features that enter the first block."""
 
     @abstractmethod
     def head(self, x: Tensor) -> Tensor:
-        """Features after the last block to logits (N, classes)."""
+        """Features that leave the last block to logits (N, classes)."""
 
     @property
     def blocks(self) -> list[Any]:
@@ -140,6 +146,11 @@ class Trunk(nn.Module, ABC):
         for block in self.blocks:
             x = block(x)
         return self.head(x)
+
+
+def downsampling(block_name: str) -> bool:
+    """Whether the block of that name, as in :attr:`Trunk.block_names`, halves the resolution."""
+    return block_name.endswith(".0") and block_name != "layer1.0"
 
 
 def _children(stage: nn.Module) -> Iterator[nn.Module]:

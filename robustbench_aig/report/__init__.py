@@ -13,22 +13,27 @@ from robustbench_aig.report import compare, tables
 from robustbench_aig.report.headline import headlines
 from robustbench_aig.report.run import Run, read_run
 
-__all__ = ["Run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
+__all__ = ["Run", "audit_run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
 
 
-def write_report(run: Path) -> list[Path]:
+def write_report(run: Path, groups: Sequence[str] = ()) -> list[Path]:
     """Write ``figures/*.png`` and ``report.html`` into the run folder; returns the files.
 
     The bytes depend on the run only, so that writing twice gives the same files.
 
+    Args:
+        run: the folder.
+        groups: classes and categories that get an execution figure of their own.
+
     Raises:
+        UsageError: the run has no such group of images.
         Prerequisite: there is no such run, or none of its cells is finished.
         UserError: the folder is no run or cannot be written.
     """
     from robustbench_aig.report import figures, html
 
     loaded = read_run(run)
-    drawn = list(figures.write(loaded, run / "figures"))
+    drawn = list(figures.write(loaded, run / "figures", groups))
     return [*drawn, html.write(loaded, run / "report.html", drawn)]
 
 
@@ -48,6 +53,21 @@ def show_run(run: Path, console: Console) -> None:
         As :func:`read_run`.
     """
     tables.print_all(console, tables.show(read_run(run)))
+
+
+def audit_run(run: Path, console: Console | None = None) -> dict[str, Any]:
+    """What the audit of a run found; print it if a console is given.
+
+    Returns:
+        ``claim_valid`` and ``audit``, the findings.
+
+    Raises:
+        As :func:`read_run`.
+    """
+    loaded = read_run(run)
+    if console is not None:
+        tables.print_all(console, tables.audit(loaded))
+    return {"claim_valid": loaded.claim_valid, "audit": [entry._asdict() for entry in loaded.audit]}
 
 
 def describe_run(run: Path) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def worst_cases(run: Run) -> Iterator[Headline]:
     """The worst case at every epsilon above 0, by ascending epsilon within each model, gating, defence and norm."""
     groups: dict[tuple[str, ...], list[Curve]] = {}
     for curve in run.curves:
+        if curve.attacker == "known-noise":  # knows more than a threat model allows
+            continue
         groups.setdefault((curve.model, curve.gating, curve.defense, curve.norm), []).append(curve)
     for curves in groups.values():
         counts = [run.counts(curve) for curve in curves]

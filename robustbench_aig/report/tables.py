@@ -17,6 +17,8 @@ from robustbench_aig.report.run import CURVE, Curve, Run
 STYLES = {"FAIL": "bold red", "WARN": "yellow", "INFO": "cyan", "PASS": "green", "n.a.": "dim"}
 NOT_A_CLAIM = "NOT A ROBUSTNESS CLAIM"
 
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+
 _CELL = 13  # columns of the console that one epsilon takes
 
 
@@ -30,6 +32,7 @@ def report(run: Run, width: int) -> Iterator[RenderableType]:
     yield headline(run)
     yield from accuracy(run, width)
     yield from stochastic(run)
+    yield from certified(run)
     yield from gates(run)
     yield from graphs(run)
 
@@ -38,9 +41,7 @@ def headline(run: Run) -> Group:
     """The lowest accuracy of each model, gating and defence, with the audit; under a banner if that failed."""
     lines: list[RenderableType] = []
     if run.claim_valid is False:
-        lines.append(
-            Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
-        )
+        lines.append(_banner())
     lines.append(Text(subject(run), "bold"))
     for entry in headlines(run):
         line = Text.assemble(
@@ -73,6 +74,33 @@ def audit_counts(run: Run) -> str:
     """How many checks had which outcome, as in ``19 pass · 2 warn · 0 fail``."""
     found = [entry.verdict for entry in run.audit]
     return " · ".join(f"{found.count(verdict)} {verdict.lower()}" for verdict in ("PASS", "WARN", "FAIL"))
+
+
+def audit(run: Run) -> Iterator[RenderableType]:
+    """Every verdict of the audit: the worst first, each with symptom, remedy and what was measured."""
+    if run.claim_valid is False:
+        yield _banner()
+    yield Text(f"{run.name} · {subject(run)}", "bold")
+    labels = {cell["id"]: cell["label"] for cell in run.cells}
+    table = _plain(f"audit: {audit_counts(run)}" if run.audit else "audit: not run")
+    for column in ("", "check", "finding", "measured", "limit"):
+        table.add_column(column, overflow="fold")
+    for verdict, colour in STYLES.items():
+        for entry in run.audit:
+            if entry.verdict == verdict:
+                where = f"\n{labels.get(entry.cell, entry.cell)}" if entry.cell else ""
+                table.add_row(
+                    Text(verdict, colour),
+                    f"{entry.id} {entry.title}",
+                    Text.assemble(entry.text, (where, "dim")),
+                    text.NONE if entry.value is None else f"{entry.value:.4g}",
+                    text.NONE if entry.threshold is None else f"{entry.threshold:.4g}",
+                )
+    yield table
+
+
+def _banner() -> Panel:
+    return Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
 
 
 def _audit(run: Run) -> Iterator[Text]:
@@ -132,6 +160,24 @@ def stochastic(run: Run) -> Iterator[Table]:
             text.percent(row[name]) for name in ("accuracy", "vote_accuracy", "worst_accuracy", "worst_accuracy_clean")
         ]
         table.add_row(curve.contestant, curve.defense, f"{curve.attack} {curve.attacker}", row["eps_label"], *numbers)
+    yield table
+
+
+def certified(run: Run) -> Iterator[Table]:
+    """Share of images whose label is certified up to an L2 radius, where the defence certifies (Gaussian smoothing)."""
+    defended = run.summary[(run.summary["attack"] == "none") & (run.summary["defense"] != "none")]
+    cells = [(row, run.samples(row["cell"])) for row in defended.to_dict("records")]
+    found = [(row, samples["radius"].to_numpy()) for row, samples in cells if "radius" in samples]
+    if not found:
+        return
+    table = _plain("certified accuracy of the vote, %: L2 radius in pixel values, each certificate wrong once in 1,000")
+    for column in ("model", "gating", "defence", "draws"):
+        table.add_column(column)
+    for radius in RADII:
+        table.add_column(f"{radius:g}", justify="right")
+    for row, radii in found:
+        shares = [text.percent(float((radii > radius).mean())) for radius in RADII]
+        table.add_row(row["model"], row["gating"], row["defense"], str(row["draws"]), *shares)
     yield table
 
 

@@ -1,5 +1,7 @@
 """Losses, their averages over draws, and saturation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,6 +11,7 @@ from attacks import losses
 from attacks.apgd import checkpoints
 from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.target import View
+from tests.fixtures.broken_models import LargeLogits
 
 LABELS = torch.tensor([0, 2])
 LOGITS = torch.tensor([[3.0, 1.0, 0.0, -1.0], [5.0, 0.0, 1.0, 2.0]])
@@ -61,3 +64,20 @@ def test_a_saturated_network_is_attacked_all_the_same(plain):
 
 def test_apgd_reviews_its_step_as_published():
     assert list(checkpoints(100).items())[:6] == [(22, 22), (41, 19), (57, 16), (70, 13), (80, 10), (87, 7)]
+
+
+@pytest.mark.parametrize(
+    "name", ["fgsm:loss=auto", "fgsm:loss=margin", "bim", "mifgsm", "pgd", "apgd", "apgd-t", "fmn", "deepfool", "auto"]
+)
+def test_saturated_cross_entropy_hides_nothing(plain, name):
+    """Of a network with logits x 100, attacks break what they break of the network itself."""
+    budget = 24 / 255
+    scaled = replace(plain, network=LargeLogits(plain.network))
+    short = {"apgd": "steps=12", "apgd-t": "steps=12,classes=3", "fmn": "steps=20", "pgd": "steps=10"}
+    short["auto"] = "steps=12,classes=3,queries=20"
+    attack = attacks.make(f"{name}:{short[name]}" if name in short else name)
+    (own,) = attack(plain.target(), plain.images, plain.labels, [budget])
+    (found,) = attack(scaled.target(), plain.images, plain.labels, [budget])
+    (blunt,) = attacks.make("fgsm:loss=ce")(scaled.target(), plain.images, plain.labels, [budget])
+    assert plain.broken(found).sum() + 1 >= plain.broken(own).sum() > 0
+    assert plain.broken(found).sum() > plain.broken(blunt).sum()

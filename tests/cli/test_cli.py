@@ -1,20 +1,26 @@
 """The command line: exit codes, one sentence for every mistake, nothing written by it, and whole runs."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from cli import cli
+from robustbench_aig.data import load_dataset
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.checkpoints import Card
+from robustbench_aig.models.gates import Stochastic
+from robustbench_aig.models.noise import Stage, logistic
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Result]
@@ -137,6 +143,11 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         (["report", "nowhere"], 3, "no run folder"),
         (["show", "nowhere"], 3, "no run folder"),
         (["compare", "nowhere"], 3, "no run folder"),
+        (["audit", "nowhere"], 3, "no run folder"),
+        (["audit", "nowhere", "--full"], 3, "no run folder"),
+        ([*SWEEP, "--eot", "few"], 2, "--eot must be auto or a number"),
+        ([*SWEEP, "--gating", "deterministic", "--attacker", "known-noise"], 2, "nothing in this grid is random"),
+        ([*SWEEP, "-a", "torchattacks:PGD", "--attacker", "known-noise"], 2, "cannot be told each image's noise"),
         (["list", "model"], 2, "is not one of"),
     ],
 )
@@ -296,7 +307,7 @@ def test_configuration_mistakes(run: Run, text: str, message: str) -> None:
 
 
 def test_lists_are_the_same_in_text_and_json(run: Run) -> None:
-    for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks"):
+    for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"):
         rows = json.loads(run("list", kind, "--json").stdout)
         lines = run("list", kind).stdout.splitlines()
         assert len(lines) == len(rows) + 1
@@ -324,7 +335,7 @@ import sys
 from click.testing import CliRunner
 from cli import cli
 
-lists = [["list", kind] for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks")]
+lists = [["list", kind] for kind in ("models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks")]
 helps = [["--help"], ["--version"], *([name, "--help"] for name in cli.commands)]
 mistakes = [
     ["swep"],
@@ -347,3 +358,57 @@ for expected, commands in ((0, lists + helps), (2, mistakes)):
         assert "torch" not in sys.modules, arguments
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_audit_shows_every_finding_and_repeats_the_sweep_in_full(run: Run, factories: Path) -> None:
+    run("sweep", "-m", f"{factories}:staircase", *TINY, "--attacker", "static", "-o", "run")
+    shown = run("audit", "run")
+    assert shown.exit_code == 0, shown.stderr
+    assert "NOT A ROBUSTNESS CLAIM" in shown.stdout
+    assert "G2 zero gradients" in shown.stdout
+    assert run("audit", "run", "--strict").exit_code == 5
+    core = json.loads(run("audit", "run", "--json").stdout)
+    assert core["claim_valid"] is False
+    table = Path("run/summary.csv").read_bytes()
+    repeated = run("audit", "run", "--full", "--json", "-q")
+    assert repeated.exit_code == 0, repeated.stderr
+    full = json.loads(repeated.stdout)
+    added = {entry["id"] for entry in full["audit"]} - {entry["id"] for entry in core["audit"]}
+    assert added == {"T2", "T5", "S3", "S4", "S5"}
+    assert Path("run/summary.csv").read_bytes() == table
+    assert json.loads(run("show", "run", "--json").stdout)["config"]["audit"] == "full"
+
+
+def test_the_paper_protocol_is_one_noisy_gradient_and_a_late_codec(run: Run, checkpoint: Path) -> None:
+    result = run("sweep", "-m", f"aig20@{checkpoint}", *TINY, "--protocol", "paper", "-o", "run")
+    assert result.exit_code == 0, result.stderr
+    title = "accuracy [95 %] · fgsm · "
+    assert -1 < result.stdout.find(f"{title}static") < result.stdout.find(f"{title}adaptive")
+    summary = pd.read_csv("run/summary.csv").query("gating == 'stochastic' and eps > 0")
+    assert set(summary.draws) == {1}
+    assert set(summary.defense) == {"none", "jpeg:75,quantize=floor"}
+    network, data = checkpoints.load(checkpoint)[0].eval(), load_dataset("digits", limit=12)
+    images = data.images(torch.arange(12)).requires_grad_()
+
+    def logits(seen: torch.Tensor, stage: Stage) -> torch.Tensor:
+        policy = Stochastic(logistic(0, stage, data.ids, 9, [0])[0], "straight-through")
+        found: torch.Tensor = network.traced(seen, policy)[0]
+        return found
+
+    torch.nn.functional.cross_entropy(logits(images, "craft"), data.labels).backward()
+    assert images.grad is not None
+    moved = (images + 0.1 * images.grad.sign()).clamp(0, 1).detach()
+    for defense, seen in (("none", moved), ("jpeg:75,quantize=floor", stored(moved))):
+        cell = summary.query(f"defense == '{defense}' and attacker == 'static'").cell.iloc[0]
+        predictions = pd.read_parquet(f"run/cells/{cell}/samples.parquet").prediction.to_numpy()
+        assert (predictions == logits(seen, "score").argmax(1).numpy()).all()
+
+
+def stored(images: torch.Tensor) -> torch.Tensor:
+    """Grey images (N, 1, H, W) after 8-bit levels by cutting off, and JPEG at quality 75."""
+    decoded = []
+    for levels in (images[:, 0] * 255).to(torch.uint8).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(levels).save(buffer, "JPEG", quality=75)
+        decoded.append(torch.from_numpy(np.array(Image.open(buffer))))
+    return torch.stack(decoded)[:, None].float() / 255

@@ -113,7 +113,7 @@ def test_bad_options_and_shapes_are_refused() -> None:
 def test_record_names_the_codec_and_knows_its_pixels() -> None:
     record = Jpeg().record()
     major = record["libjpeg_turbo"].split(".")[0]
-    assert record["codec"] in ("pillow", "imagecodecs")
+    assert record["codec"] in ("pillow", "imagecodecs", "torchvision")
     assert record["golden_sha256"] == jpeg_codec.digest()
     if major in jpeg_codec.GOLDEN:
         assert record["warning"] is None
@@ -151,3 +151,17 @@ def test_imagecodecs_where_installed_is_bit_equal() -> None:
     pytest.importorskip("imagecodecs")
     assert jpeg_codec.agrees(jpeg_codec.imagecodecs)
     assert jpeg_codec.selected()[0] == "imagecodecs"
+
+
+def test_torchvision_is_bit_equal_where_it_is_in_use(cifar: torch.Tensor) -> None:
+    if jpeg_codec.selected()[0] != "torchvision":
+        pytest.skip("another codec is in use")
+    pixels = (cifar * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    for quality in (1, 30, 75, 95, 100):
+        for subsampling in ("420", "444"):
+            mine, reference = (
+                codec(pixels, quality, subsampling) for codec in (jpeg_codec.torchvision, jpeg_codec.pillow)
+            )
+            assert np.array_equal(mine, reference)
+    grey = pixels[..., 0]
+    assert np.array_equal(jpeg_codec.torchvision(grey, 75, "420"), jpeg_codec.pillow(grey, 75, "420"))

@@ -2,14 +2,11 @@
 
 import ast
 import copy
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,69 +18,17 @@ from attacks.base import Attack
 from attacks.square import Square
 from robustbench_aig.data import load_dataset
 from robustbench_aig.evaluation import audit as audit_package
-from robustbench_aig.evaluation.audit import CHECKS
+from robustbench_aig.evaluation.audit import CHECKS, cost
 from robustbench_aig.evaluation.epsilons import parse_epsilons
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.plan import Settings
-from robustbench_aig.evaluation.sweep import sweep
-from robustbench_aig.models.checkpoints import Card, weights_hash
-from robustbench_aig.models.classifier import Classifier
-from robustbench_aig.training.loop import train
-from robustbench_aig.training.recipe import recipe
+from tests.evaluation.audits import PGD, Found, classifier, found, run
 from tests.fixtures import broken_attacks, broken_models
-
-PGD = "pgd:steps=10,rel_step=0.25"
-Found = set[tuple[str, str]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def trained(architecture: str, folder: Path) -> nn.Module:
-    card = Card(architecture, list("0123456789"), (1, 8, 8), {"norm": [[0.3], [0.4]]}, "digits", seed=0)
-    torch.manual_seed(0)
-    network = card.build()
-    data = load_dataset("digits", split="train"), load_dataset("digits", split="validation", limit=60)
-    train(network, card, *data, recipe("digits", epochs=6), folder, device=torch.device("cpu"))
-    return network.eval()
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    return trained("resnet20", tmp_path_factory.mktemp("resnet20"))
-
-
-@pytest.fixture(scope="module")
-def gated(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    return trained("aig20", tmp_path_factory.mktemp("aig20"))
-
-
-def classifier(network: nn.Module) -> Classifier:
-    """The network as it is: with its BatchNorm, which ``Classifier.of`` would fold away."""
-    trunk: Any = getattr(network, "trunk", None)
-    blocks = tuple(trunk.block_names) if hasattr(network, "gates") else ()
-    return Classifier("model", network.eval(), 10, weights_hash(network), "model", len(blocks), blocks)
-
-
-def run(out: Path, network: nn.Module, **changes: Any) -> dict[str, Any]:
-    """``run.json`` of a sweep over 100 digits with FGSM and PGD at three epsilons."""
-    grid: dict[str, Any] = {
-        "models": [classifier(copy.deepcopy(network))],
-        "dataset": load_dataset("digits", limit=100),
-        "attacks": [attacks.make("fgsm"), attacks.make(PGD)],
-        "epsilons": parse_epsilons(["0.05,0.1,0.2"]),
-    }
-    torch.manual_seed(0)
-    sweep(Settings(**grid | changes), out)
-    loaded: dict[str, Any] = json.loads((out / "run.json").read_text())
-    return loaded
-
-
-def found(document: dict[str, Any]) -> Found:
-    """What the audit complains about: (id, verdict)."""
-    return {(entry["id"], entry["verdict"]) for entry in document["audit"] if entry["verdict"] in ("FAIL", "WARN")}
 
 
 def test_every_check_is_in_the_table_once_and_explains_itself() -> None:
@@ -230,7 +175,6 @@ def test_what_jpeg_hides_is_told(plain: nn.Module, tmp_path: Path) -> None:
     summary = pd.read_csv(tmp_path / "summary.csv").query("defense == 'jpeg:30' and eps > 0").set_index("eps")
     static, adaptive = (summary.query(f"attacker == '{name}'").accuracy for name in ("static", "adaptive"))
     assert gap["value"] == pytest.approx((static - adaptive).max())
-    assert gap["value"] > 0.1
     assert {entry["id"]: entry["verdict"] for entry in document["audit"]}["D4"] in ("PASS", "INFO")
 
 
@@ -262,45 +206,11 @@ def test_eight_bit_images_keep_the_budget(plain: nn.Module, tmp_path: Path) -> N
     assert ("T2", "WARN") in found(document)
 
 
-def test_the_core_tier_costs_less_than_a_tenth_of_a_pgd_sweep(
-    plain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, seen = copy.deepcopy(plain), {"images": 0}
-    marks: list[int] = []
-    network.register_forward_pre_hook(lambda _, inputs: seen.update(images=seen["images"] + len(inputs[0])))
-    real = audit_package.audit
-
-    def counted(*arguments: Any) -> Any:
-        marks.append(seen["images"])
-        result = real(*arguments)
-        marks.append(seen["images"])
-        return result
-
-    monkeypatch.setattr("robustbench_aig.evaluation.sweep.audit", counted)
-    model = classifier(network)
-    grid = {"models": [model], "dataset": load_dataset("digits"), "attacks": [attacks.make("pgd:steps=20,stop=false")]}
-    run(tmp_path, plain, **grid, epsilons=parse_epsilons(["0.1"]))
-    crafting, audited = marks[0], marks[1] - marks[0]
-    # a backward pass costs two forwards: every step of PGD has one, the audit one for each of its images (G1)
-    assert audited + 2 * len(load_dataset("digits")) / 20 < 0.1 * 3 * crafting
-
-
-@pytest.mark.data
-def test_the_public_resnet20_trips_no_check_that_fails(
-    public_resnet20: Path, cifar10_dir: Path, tmp_path: Path
-) -> None:
-    from robustbench_aig.models.architectures import build
-
-    network = build("resnet20", classes=10, shortcut="A", norm=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    raw = torch.load(public_resnet20, map_location="cpu", weights_only=False)["state_dict"]
-    names = {key: key.removeprefix("module.").replace("linear.", "fc.") for key in raw}
-    network.load_state_dict({names[key]: value for key, value in raw.items()})
-    document = run(
-        tmp_path,
-        network,
-        dataset=load_dataset("cifar10", data_dir=cifar10_dir, limit=60),
-        epsilons=parse_epsilons(["2/255,8/255"]),
-    )
-    assert document["claim_valid"] is True
-    assert ("G3", "WARN") in found(document)
-    assert np.isclose(next(entry["value"] for entry in document["audit"] if entry["id"] == "G3"), 0.4, atol=0.25)
+def test_the_core_tier_costs_less_than_a_tenth_of_a_pgd_sweep(plain: nn.Module) -> None:
+    """A backward pass counts as two forward passes."""
+    data, attack = load_dataset("digits"), attacks.make("pgd:steps=20,stop=false")
+    model = classifier(copy.deepcopy(plain))
+    found = cost.measure(Settings([model], data, [attack], parse_epsilons(["0.1"]), draws=10))
+    assert found.sweep.backwards == 20 * len(data)
+    assert 0 < found.audit.passes < 0.1 * found.sweep.passes
+    assert not any(module._forward_pre_hooks for module in model.network.modules())

@@ -12,10 +12,17 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Contestant:
-    """A model with its gating behind a defence: the clean cell, and the finished cells that attack it (same seed)."""
+    """A model with its gating behind a defence, and the finished cells of the same seed.
+
+    Attributes:
+        clean: its cell without an attack.
+        attacked: the attacks on it that the threat model allows.
+        oracles: those of attackers who know more.
+    """
 
     clean: Cell
     attacked: tuple[Cell, ...]
+    oracles: tuple[Cell, ...] = ()
 
     @property
     def random(self) -> bool:
@@ -26,6 +33,11 @@ class Contestant:
 def knows(cell: Cell) -> bool:
     """Whether the cell's attacker differentiates what is scored: it must then obey the rules of a sound attack."""
     return cell.attacker == "adaptive" or not (cell.stochastic or defended(cell))
+
+
+def oracle(cell: Cell) -> bool:
+    """Whether the cell's attacker knows what no threat model grants: the numbers of the scoring draws."""
+    return cell.attacker == "known-noise"
 
 
 def defended(cell: Cell) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_aig.evaluation.attackers import paths
 from robustbench_aig.evaluation.audit import state
-from robustbench_aig.evaluation.audit.cells import Contestant, Floats
+from robustbench_aig.evaluation.audit.cells import Contestant, Floats, oracle
 from robustbench_aig.evaluation.audit.check import Tier
 from robustbench_aig.evaluation.audit.steps import margin
 from robustbench_aig.evaluation.crafting import craft
@@ -72,8 +72,8 @@ class Context:
     ) -> None:
         self.folder, self.settings, self.tier, self.weights = folder, settings, tier, weights
         finished = set(folder.finished())
-        self.planned = list(cells)
-        self.cells = [cell for cell in cells if cell.id in finished]
+        self.planned = [_settled(folder, cell) if cell.id in finished else cell for cell in cells]
+        self.cells = [cell for cell in self.planned if cell.id in finished]
         self.slope = cache(self._slope)
         self.rerun = cache(self._rerun)
         self.random_inside = _per_network(self._random_inside)
@@ -86,11 +86,13 @@ class Context:
     def contestants(self) -> list[Contestant]:
         """Every contestant with a finished clean cell."""
         attacked = [cell for cell in self.cells if cell.attack is not None]
-        return [
-            Contestant(clean, tuple(cell for cell in attacked if _contestant(cell) == _contestant(clean)))
-            for clean in self.cells
-            if clean.attack is None
-        ]
+        found = []
+        for clean in self.cells:
+            if clean.attack is None:
+                own = [cell for cell in attacked if _contestant(cell) == _contestant(clean)]
+                allowed, beyond = (tuple(cell for cell in own if oracle(cell) is kind) for kind in (False, True))
+                found.append(Contestant(clean, allowed, beyond))
+        return found
 
     @cached_property
     def steady(self) -> list[Contestant]:
@@ -153,7 +155,7 @@ class Context:
             work: what to do.
             draws: the number that one gradient averages over, in place of the path's own.
         """
-        many = (draws or cell.eot) if cell.stochastic and cell.attacker == "adaptive" else 1
+        many = (draws or cell.gradient_draws) if cell.averages else 1
         size = max(1, min(PASS_IMAGES, self.settings.batch_size or PASS_IMAGES) // many)
         parts = []
         for start in range(0, len(self.rows), size):
@@ -231,6 +233,11 @@ class Context:
         ids, images = self.ids[:PASS_IMAGES], self.images[:PASS_IMAGES]
         first, *others = (_unit(self.view(cell, images, ids)[0]) for _ in range(5))
         return any(float((first - other).norm(dim=1).max()) > 1e-4 for other in others)
+
+
+def _settled(folder: RunFolder, cell: Cell) -> Cell:
+    """The cell with the number of draws that ``--eot auto`` came to in the sweep."""
+    return replace(cell, chosen=folder.result(cell.id)["eot"]) if cell.averages and cell.eot == "auto" else cell
 
 
 def _knowing(contestant: Contestant) -> Cell:

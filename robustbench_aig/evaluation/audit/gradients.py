@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import filterfalse
 
 import torch
 from torch import Tensor
 
-from robustbench_aig.evaluation.audit.cells import Contestant, defended, telling, uses_gradient
+from robustbench_aig.evaluation.audit.cells import Contestant, defended, oracle, telling, uses_gradient
 from robustbench_aig.evaluation.audit.check import Result, Verdict
 from robustbench_aig.evaluation.audit.context import Context, Slope
 from robustbench_aig.evaluation.audit.steps import margin, margins, per_pixel
+from robustbench_aig.evaluation.eot import COSINE, agreement, knowing_path
 from robustbench_aig.evaluation.plan import Cell
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.evaluation.target import Passes, Target
 
 DIRECTIONS = 10
 """Random directions that a gradient has to beat."""
@@ -23,7 +25,7 @@ FEWEST = 8
 def _attackers(contestant: Contestant, context: Context) -> Iterator[Cell]:
     """One planned gradient attack of each attacker on the contestant, finished or failed."""
     seen = set()
-    for cell in context.planned:
+    for cell in filterfalse(oracle, context.planned):
         same = cell.model is contestant.clean.model and cell.gating == contestant.clean.gating
         if (
             same
@@ -157,25 +159,20 @@ def converged(context: Context) -> Iterator[Result]:
         for cell in _attackers(contestant, context):
             if cell.attacker != "adaptive" or not contestant.random:
                 continue
-            path = next(name for name in context.paths(cell) if name not in ("static", "deterministic-twin"))
+            path = knowing_path(cell, context.ids[:1], Passes.none(1, context.ids.device))[0]
             if isinstance(context.slope(cell, path), str):
                 continue
-            cosine = float(context.each(cell, path, _agreement).mean())
+            cosine, draws = float(context.each(cell, path, agreement).mean()), cell.gradient_draws
             text = (
-                f"two gradients over {cell.eot} draws have a cosine of {cosine:.2f}: noise still masks the gradient; "
-                f"raise --eot to {2 * cell.eot}."
+                f"two gradients over {draws} draws have a cosine of {cosine:.2f}: noise still masks the gradient; "
+                f"raise --eot to {2 * draws}, or use --eot auto."
             )
-            yield Result("WARN" if cosine < 0.9 else "PASS", text, cell.id, cosine, 0.9)
+            yield Result("WARN" if cosine < COSINE else "PASS", text, cell.id, cosine, COSINE)
             if context.tier == "full" and cell in contestant.attacked:
                 correct = context.correct(cell)
                 number = telling(cell, correct)
                 one = replace(cell, epsilons=(cell.epsilons[number],))
-                more = context.rerun(replace(one, eot=2 * cell.eot)).correct.mean()
+                more = context.rerun(replace(one, eot=2 * draws)).correct.mean()
                 drop = float(context.rerun(one).correct.mean() - more)
-                text = f"twice the draws per gradient lower accuracy by {drop:.1%}; raise --eot to {2 * cell.eot}."
+                text = f"twice the draws per gradient lower accuracy by {drop:.1%}; raise --eot to {2 * draws}."
                 yield Result("WARN" if drop > max(0.005, context.grain) else "PASS", text, cell.id, drop, 0.005)
-
-
-def _agreement(target: Target, images: Tensor, labels: Tensor) -> Tensor:
-    one, other = (target.gradient(images, lambda view: margin(view, labels), step)[1].flatten(1) for step in (0, 1))
-    return torch.nn.functional.cosine_similarity(one, other)

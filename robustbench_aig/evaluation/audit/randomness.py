@@ -159,6 +159,21 @@ def transfer(context: Context) -> Iterator[Result]:
             yield Result("WARN" if ahead > 0.002 and twin["hi"] < best["lo"] else "PASS", text, cell.id, ahead, 0.002)
 
 
+def oracle(context: Context) -> Iterator[Result]:
+    """R7: who knows the scoring draws breaks no less than who does not."""
+    for contestant in context.steady:
+        for cell in contestant.oracles:
+            for fresh in contestant.attacked:
+                if fresh.attack is not cell.attack or fresh.attacker != "adaptive":
+                    continue
+                lead, label = strongest_difference(context.correct(cell), context.correct(fresh), cell.epsilons)
+                text = (
+                    f"with fresh noise the attack leaves {lead.value:.1%} less than with the noise that is scored, at "
+                    f"{label}, though it knows less: noise is mixed up, or single draws need more steps or restarts."
+                )
+                yield Result("FAIL" if lead.lo > 0 else "PASS", text, cell.id, lead.value, 0.0)
+
+
 def policy(context: Context) -> Iterator[Result]:
     """R6: gates do what the policy says, whatever the training flag, which attack libraries flip."""
     for contestant in context.contestants:

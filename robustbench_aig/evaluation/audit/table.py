@@ -207,6 +207,15 @@ CHECKS: tuple[Check, ...] = (
         "randomness:policy",
     ),
     Check(
+        "R7",
+        "known noise",
+        "core",
+        "free",
+        "the interval",
+        "the attacker who knows the scoring draws is ahead of the one who does not.",
+        "randomness:oracle",
+    ),
+    Check(
         "D1",
         "defence gap",
         "core",

@@ -35,7 +35,7 @@ def budget(context: Context) -> Iterator[Result]:
 
 def eight_bit(context: Context) -> Iterator[Result]:
     """T2: does the attack survive storage as 8-bit images that keep the budget?"""
-    for cell in context.cells:
+    for cell, _ in context.attacked:
         if cell.attack is None or cell.attack.norm not in ("linf", "l2"):
             continue
         again = context.rerun(cell)

@@ -127,7 +127,7 @@ def test_each_attack_wins_on_its_own_metric_against_baselines_of_no_fewer_passes
 
 @pytest.mark.parametrize("gating", GATINGS)
 def test_a_held_label_is_held(gating: str, see: See, model: ConvNetAIG, images: Tensor, labels: Tensor) -> None:
-    attack = build("open:label=held", steps=12)
+    attack = build("open:prediction=held", steps=12)
     found = attack(see(gating), images, labels, [8 / 255])[0]
     gain = metric(build("open"), see(gating), images, labels, found) - metric(
         build("open"), see(gating), images, labels, images
@@ -189,6 +189,12 @@ def test_a_universal_perturbation_is_one_for_all_and_carries_over(
     for number in labels.unique():
         own = by_class[labels == number]
         assert torch.allclose(own, own[:1].expand_as(own), atol=1e-6)
+
+
+def test_a_table_names_an_attack_by_what_it_was_given() -> None:
+    assert attacks.make("gates:open:prediction=held").label == "gates:open:prediction=held"
+    assert attacks.make("gates:close").label == "gates:close"
+    assert attacks.make("gates:route:to=101").label == "gates:route:to=101"
 
 
 def test_passes_are_counted(see: See, images: Tensor, labels: Tensor) -> None:

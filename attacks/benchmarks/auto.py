@@ -1,0 +1,59 @@
+"""``auto`` beside the members of AutoAttack from torchattacks, in AutoAttack's order and with its standard steps.
+
+torchattacks' own AutoAttack stops after ten steps, so its members are put together here with 100.
+"""
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from attacks.auto import Auto
+from attacks.benchmarks.measure import OURS, Row, measure, rows
+from attacks.benchmarks.peers import fooled
+from attacks.benchmarks.subject import Subject
+from attacks.libraries import torchattacks
+from robustbench_aig.evaluation.target import frozen
+
+IMAGES = 128
+STEPS = 100
+QUERIES = 5000
+BUDGETS = {"8/255": 8 / 255, "2/255": 2 / 255}
+PEER = "torchattacks"
+
+
+def run(subject: Subject) -> list[Row]:
+    """Which images are broken at 8/255, and at 2/255, where some hold out to the last member."""
+    model = subject.model.network
+    images, labels = subject.images[:IMAGES], subject.labels[:IMAGES]
+    classes = len(subject.dataset.classes)
+    attack = Auto(steps=STEPS, queries=QUERIES)
+    table = []
+    with frozen(model), warnings.catch_warnings():
+        torchattacks.quiet()
+        for label, budget in BUDGETS.items():
+
+            def ours(budget: float = budget) -> Tensor:
+                return subject.fooled(attack(subject.target(len(images)), images, labels, [budget]))
+
+            contenders = {OURS: ours, PEER: fooled(partial(_members, classes), model, images, labels, [budget])}
+            seen = measure(contenders, repeats=min(subject.repeats, 3))
+            broken = {name: f"{int(one.answer.sum())} broken" for name, one in seen.items() if one.answer is not None}
+            table += rows("auto", f"{len(images)} images, {label}", seen, PEER, {OURS: 0.5}, broken)
+    return table
+
+
+def _members(classes: int, model: nn.Module, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> list[Tensor]:
+    library = torchattacks.load()
+    found = []
+    for budget in budgets:
+        own = {"eps": budget, "norm": "Linf"}
+        members = [
+            library.APGD(model, steps=STEPS, loss="ce", **own),
+            library.APGDT(model, steps=STEPS, n_classes=classes, **own),
+            library.FAB(model, steps=STEPS, multi_targeted=True, n_classes=classes, **own),
+            library.Square(model, n_queries=QUERIES, **own),
+        ]
+        found.append(library.MultiAttack(members)(images, labels))
+    return found

@@ -1,0 +1,132 @@
+"""Measuring: contenders that answer one question, timed in turn in one process, with their answers compared."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attacks.benchmarks.memory_peak import peak
+
+OURS = "robustbench-aig"
+
+Answer = Tensor | None
+"""What a contender finds: a tensor on the CPU, of the same shape for all; None where there is nothing to compare."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender in one case of a benchmark.
+
+    Attributes:
+        benchmark: its name.
+        case: the setting within it.
+        contender: who.
+        seconds: median wall time of one answer.
+        cpu_seconds: median processor time of one answer, all threads, which other processes disturb less.
+        reference: the contender of the same case that ratios are to.
+        ratio: seconds over the reference's (other units where the benchmark says so).
+        cpu_ratio: the same of cpu_seconds.
+        limit: what the ratio should not exceed, where something is promised.
+        same: share of the answer that agrees with the suite's own.
+        peak_mib: memory that one answer needed on top of what was held before; None where it cannot be known.
+        note: anything else.
+    """
+
+    benchmark: str
+    case: str
+    contender: str
+    seconds: float
+    cpu_seconds: float | None
+    reference: str
+    ratio: float
+    cpu_ratio: float | None = None
+    limit: float | None = None
+    same: float | None = None
+    peak_mib: float | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the limit holds; None without one."""
+        return None if self.limit is None else self.ratio <= self.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and CSV."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What :func:`measure` saw of one contender: median times, peak memory in MiB and the last answer."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float | None
+    answer: Answer
+
+
+def measure(contenders: Mapping[str, Callable[[], Answer]], repeats: int) -> dict[str, Measured]:
+    """Run contenders once for their memory, then ``repeats`` times in turn for their times."""
+    peaks = {}
+    answers: dict[str, Answer] = {}
+    for name, contender in contenders.items():
+        answers[name], peaks[name] = peak(contender)
+    wall: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, contender in contenders.items():
+            started, busy = time.perf_counter(), time.process_time()
+            answers[name] = contender()
+            wall[name].append(time.perf_counter() - started)
+            cpu[name].append(time.process_time() - busy)
+    return {
+        name: Measured(statistics.median(wall[name]), statistics.median(cpu[name]), peaks[name], answers[name])
+        for name in contenders
+    }
+
+
+def compare(
+    benchmark: str,
+    case: str,
+    contenders: Mapping[str, Callable[[], Answer]],
+    *,
+    reference: str,
+    repeats: int,
+    limits: Mapping[str, float] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Rows of a case, with ratios to the contender ``reference`` and answers compared with those of :data:`OURS`."""
+    return rows(benchmark, case, measure(contenders, repeats), reference, limits or {}, notes or {})
+
+
+def rows(
+    benchmark: str,
+    case: str,
+    measured: Mapping[str, Measured],
+    reference: str,
+    limits: Mapping[str, float],
+    notes: Mapping[str, str],
+) -> list[Row]:
+    """As :func:`compare`, of what was measured before."""
+    base = measured[reference]
+    ours = measured[OURS].answer if OURS in measured else None
+    return [
+        Row(
+            benchmark,
+            case,
+            name,
+            seen.seconds,
+            seen.cpu_seconds,
+            reference,
+            seen.seconds / base.seconds,
+            seen.cpu_seconds / base.cpu_seconds if base.cpu_seconds else None,
+            limits.get(name),
+            None if ours is None or seen.answer is None else (seen.answer == ours).float().mean().item(),
+            seen.peak_mib,
+            notes.get(name, ""),
+        )
+        for name, seen in measured.items()
+    ]

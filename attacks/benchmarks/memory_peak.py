@@ -1,0 +1,51 @@
+"""How much memory a call needs at its peak: as CUDA's allocator counts it, or the kernel's high-water mark on Linux."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_MIB = 2**20
+
+
+def peak(call: Callable[[], T]) -> tuple[T, float | None]:
+    """The call's result, and the MiB by which memory rose above what was held before; None where nobody counts it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        result = call()
+        torch.cuda.synchronize()
+        return result, (torch.cuda.max_memory_allocated() - held) / _MIB
+    before = _restart()
+    result = call()
+    after = high_water()
+    return result, None if before is None or after is None else max(0.0, after - before)
+
+
+def high_water() -> float | None:
+    """The largest resident size of this process so far, or since the last restart of the count, in MiB."""
+    return _status("VmHWM")
+
+
+def _restart() -> float | None:
+    """Set the high-water mark to the present size, which is returned; None where the kernel does not offer it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed but not given back would count as held before
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return None
+    return _status("VmRSS")
+
+
+def _status(field: str) -> float | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) / 1024 if found else None
