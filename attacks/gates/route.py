@@ -20,8 +20,8 @@ class RouteTo(GateAttack):
     Attributes:
         to: ``flip`` (every gate the other way), a graph such as ``101110010`` (first gate first), ``image/ID`` (the
             graph of a reference image) or ``class/NAME`` (how often gates open for that class in the reference images).
-        prediction: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the class
-            of ``class/NAME``, else to any other than the true one).
+        prediction: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the
+            class of ``class/NAME``, else to any other than the true one).
     """
 
     name: ClassVar[str] = "gates:route"
