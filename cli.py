@@ -11,6 +11,7 @@ import click
 import attacks
 import defenses
 from robustbench_aig import __version__
+from robustbench_aig.analysis import EXPERIMENTS
 from robustbench_aig.errors import UsageError, UserError
 from robustbench_aig.terminal import Program, console, read_config, together
 
@@ -274,13 +275,14 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
 @cli.command()
 @run_argument
+@click.option("--group", multiple=True, help="A class or category that gets an execution figure of its own.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the files, print no tables.")
 @json_option
-def report(run: Path, quiet: bool, as_json: bool) -> None:
+def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Print a run's tables and write its figures and report.html."""
     from robustbench_aig.report import write_report
 
-    files = write_report(run)
+    files = write_report(run, group)
     if as_json or not quiet:
         _show_result(run, as_json)
     for path in files:
@@ -310,6 +312,76 @@ def show(run: Path, as_json: bool) -> None:
         click.echo(json.dumps(describe_run(run), indent=1))
     else:
         show_run(run, console())
+
+
+@cli.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(EXPERIMENTS)))
+@click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
+@data_options
+@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
+@click.option(
+    "--gating",
+    multiple=True,
+    default=["deterministic", "stochastic"],
+    show_default=True,
+    help="For rates, layers, extremes and costs; also deterministic:T, expected (AIG*).",
+)
+@click.option("--draws", default=10, show_default=True, help="Gate draws per image where they are sampled.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--category", multiple=True, help="Groups of images that layers and extremes show [all categories].")
+@click.option("--run", multiple=True, type=PATH, help="Sweeps that claims about attacks are tested on.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for tables (CSV) and figures (PNG).")
+@device_option
+@json_option
+@quiet_option
+def analyze(experiment: str, **given: Any) -> None:
+    """The paper's tables and figures about gates, from trained models.
+
+    \b
+    rates       how often each layer runs for each class (Fig. 6)
+    training    execution rates over the epochs of training (Fig. 7)
+    layers      distribution of the number of executed layers (Fig. 8)
+    extremes    images that use the fewest and the most layers (Fig. 9)
+    thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
+    costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
+    claims      what the paper says of gates: held, not held or undecided
+
+    Fig. 10 is a sweep and its report.
+
+    Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
+    """
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.evaluation.gating import Gating
+    from robustbench_aig.models.resolve import check_name
+    from robustbench_aig.progress import progress
+
+    if given["draws"] < 1:
+        raise UsageError(f"--draws must be at least 1, not {given['draws']}.")
+    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
+    for model in given["model"]:
+        check_name(model)
+    from robustbench_aig.analysis.run import analyze as compute
+    from robustbench_aig.device import resolve_device
+
+    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
+    with progress(given["quiet"]) as reporter:
+        table, files = compute(
+            experiment,
+            given["model"],
+            given["out"],
+            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given)),
+            device=resolve_device(given["device"]),
+            config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
+            gatings=gatings,
+            draws=given["draws"],
+            seed=given["seed"],
+            categories=given["category"],
+            runs=given["run"],
+            progress=reporter,
+        )
+    _print(json.loads(table.to_json(orient="records")), given["as_json"])
+    for path in files:
+        click.echo(f"wrote {path}", err=True)
 
 
 @cli.command()
@@ -350,12 +422,12 @@ def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
 @click.argument(
     "what",
     metavar="KIND",
-    type=click.Choice(["models", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"]),
+    type=click.Choice(["models", "systems", "attacks", "defenses", "datasets", "recipes", "checks", "benchmarks"]),
 )
-@click.option("--macs", is_flag=True, help="Models: count parameters and multiply-adds.")
+@click.option("--macs", is_flag=True, help="Models: parameters and multiply-adds, beside the paper's.")
 @json_option
 def list_command(what: str, macs: bool, as_json: bool) -> None:
-    """List models, attacks, defenses, datasets, recipes, checks or benchmarks."""
+    """List models, systems of the paper, attacks, defenses, datasets, recipes, checks or benchmarks."""
     if what == "benchmarks":
         from attacks.benchmarks import BENCHMARKS
 

@@ -13,14 +13,19 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
     """The rows of one list.
 
     Args:
-        what: ``models``, ``datasets``, ``recipes``, ``checks`` or a key of ``registries``.
+        what: ``models``, ``systems``, ``datasets``, ``recipes``, ``checks`` or a key of ``registries``.
         registries: attacks and defences.
         macs: for models, parameters and multiply-adds in place of the zoo.
     """
     if what == "models":
         from robustbench_aig.models import listing
 
-        return listing.costs() if macs else listing.models()
+        if not macs:
+            return listing.models()
+    if what in ("models", "systems"):
+        from robustbench_aig.models import accounting
+
+        return accounting.costs() if what == "models" else accounting.systems()
     if what == "datasets":
         return [
             {"name": name, "classes": card.classes, "splits": " ".join(card.splits), "summary": card.summary}

@@ -8,7 +8,7 @@ from torch import nn
 from attacks.benchmarks.measure import Row, compare
 from attacks.benchmarks.subject import Subject
 from robustbench_aig.models.architectures import build
-from robustbench_aig.training.loop import Trainer
+from robustbench_aig.training.loop import Feed, Trainer
 from robustbench_aig.training.recipe import recipe
 
 PLAIN, GATED = "resnet20", "aig20"
@@ -18,7 +18,7 @@ STEPS = 4
 def run(subject: Subject) -> list[Row]:
     """Steps on batches of 128 fresh images, augmentation and optimiser included; ratios are to the plain network."""
     settings = recipe("quick")
-    data = subject.dataset.take(torch.arange(min(STEPS * settings.batch_size, len(subject.dataset))))
+    feed = Feed(subject.dataset.take(torch.arange(min(STEPS * settings.batch_size, len(subject.dataset)))), subject.device)
     classes = len(subject.dataset.classes)
 
     def epochs(architecture: str) -> Callable[[], None]:
@@ -29,10 +29,10 @@ def run(subject: Subject) -> list[Row]:
         trainer = Trainer(model, settings, 0, subject.device)
 
         def epoch() -> None:
-            trainer.epoch(data, 0)
+            trainer.epoch(feed, 0)
 
         return epoch
 
     contenders = {PLAIN: epochs(PLAIN), GATED: epochs(GATED)}
-    case = f"{len(data) // settings.batch_size} steps of {settings.batch_size} images"
+    case = f"{len(feed.data) // settings.batch_size} steps of {settings.batch_size} images"
     return compare("training", case, contenders, reference=PLAIN, repeats=subject.repeats, limits={GATED: 1.2})

@@ -160,7 +160,7 @@ def paired_bootstrap(
     difference = first - second
     if np.count_nonzero(difference) < FEW_IMAGES:
         return mean_interval(difference, confidence)
-    value, means = float(difference.mean()), _resampled_means(difference[:, None], resamples, seed)
+    value, means = float(difference.mean()), resampled_means(difference[:, None], resamples, seed)
     lo, hi = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, min(float(lo), value), max(float(hi), value), "paired-bootstrap")
 
@@ -256,14 +256,14 @@ def simultaneous_band(
     largest = critical(confidence)
     if varying.size:
         error = varying.std(axis=0, ddof=1) / math.sqrt(len(shares))
-        t = (_resampled_means(varying, resamples, seed) - varying.mean(axis=0)) / error
+        t = (resampled_means(varying, resamples, seed) - varying.mean(axis=0)) / error
         largest = max(largest, float(np.quantile(np.abs(t).max(axis=1), confidence)))
     pointwise = 1.0 - 2.0 * float(ndtr(-largest))
     rows = [accuracy(row, draws, pointwise) for row in counts]
     return np.array([row.lo for row in rows]), np.array([row.hi for row in rows])
 
 
-def _resampled_means(values: Floats, resamples: int, seed: int) -> Floats:
+def resampled_means(values: Floats, resamples: int, seed: int) -> Floats:
     """Column means (resamples, M) of values (N, M) under drawing the N rows anew with replacement."""
     # Rows repeat (a share is one of S + 1 values), and only how often each distinct row is drawn matters.
     rows, images = np.unique(values, axis=0, return_counts=True)

@@ -27,7 +27,7 @@ class Scores:
     Attributes:
         correct: (S, N) bool.
         vote: (N,) int16, the class of the largest mean softmax over the draws.
-        open: (S, N, L) bool gate decisions; L = 0 without gates.
+        open: (S, N, L) bool, whether a block ran (under AIG* all do); L = 0 without gates.
         prob: (N, L) float32 mean chance of being open.
         macs: (N,) float64 mean multiply-adds; NaN without gates.
     """
@@ -106,7 +106,7 @@ def score(
     return Scores(
         (logits.argmax(2) == labels).cpu().numpy(),
         vote.cpu().numpy().astype(np.int16),
-        np.zeros((draws, n, 0), bool) if trace is None else (trace.open > 0.5).cpu().numpy(),
+        np.zeros((draws, n, 0), bool) if trace is None else trace.executed.cpu().numpy(),
         np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
         np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from robustbench_aig.errors import UsageError, unknown
+from robustbench_aig.models.paper import System, best
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,14 +21,17 @@ class Architecture:
         family: what kind of network.
         depth: number of weighted layers.
         scale: ``cifar`` (3x3 stem, 16-32-64 channels) or ``imagenet`` (torchvision's).
-        paper: the paper's figures for it: parameters and MACs in millions, where it gives them.
     """
 
     name: str
     family: Family
     depth: int
     scale: Literal["cifar", "imagenet"]
-    paper: str = ""
+
+    @property
+    def paper(self) -> System | None:
+        """The paper's row of lowest error for it, where it has one."""
+        return best(self.name)
 
     @property
     def gated(self) -> bool:
@@ -46,7 +50,7 @@ class Architecture:
 
 
 def _all() -> list[Architecture]:
-    cifar, imagenet = (20, 32, 44, 56, 110), (18, 34, 50, 101)
+    cifar, imagenet = (20, 32, 38, 44, 56, 74, 110), (18, 34, 50, 101)
     table: list[Architecture] = []
     for family, short in (("resnet", "resnet"), ("aig", "aig")):
         table += [Architecture(f"{short}{depth}", family, depth, "cifar") for depth in cifar]  # type: ignore[arg-type]

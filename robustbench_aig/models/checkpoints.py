@@ -89,7 +89,7 @@ def load(path: Path) -> tuple[nn.Module, Card]:
         UserError: card or weights are damaged, do not belong together, or hold NaN.
     """
     folder = path.parent if path.name == WEIGHTS else path
-    card = _read_card(folder / CARD)
+    card = read_card(folder)
     weights = folder / WEIGHTS
     if not weights.exists():
         raise Prerequisite(f"no weights at {weights}; train them, or point to the folder that holds {WEIGHTS}.")
@@ -106,11 +106,16 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     return model, card
 
 
-def _read_card(path: Path) -> Card:
+def read_card(folder: Path) -> Card:
+    """Read the card of the checkpoint in ``folder``, without its weights.
+
+    Raises:
+        Prerequisite: nothing is there.
+        UserError: it is no card of this suite.
+    """
+    path = folder / CARD
     if not path.exists():
-        raise Prerequisite(
-            f"no checkpoint at {path.parent}: {CARD} is missing; train one with 'robustbench-aig train'."
-        )
+        raise Prerequisite(f"no checkpoint at {folder}: {CARD} is missing; train one with 'robustbench-aig train'.")
     try:
         fields: dict[str, Any] = json.loads(path.read_text())
         if fields.get("format") != Card.format:

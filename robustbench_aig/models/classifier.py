@@ -66,6 +66,11 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
         UserError: it fails on such images, returns another shape, NaN, or probabilities in place of logits.
     """
     name = classifier.name
+    if (
+        classifier.image_shape is not None and classifier.image_shape[0] != images.shape[1]
+    ):  # broadcasting would hide it
+        wanted, shape = ("x".join(str(size) for size in sizes) for sizes in (classifier.image_shape, images.shape[1:]))
+        raise UserError(f"model '{name}' takes images of {wanted}, not of {shape}; choose a model for this data set.")
     try:
         output: Any = classifier.network(images)
     except (RuntimeError, ValueError, TypeError) as error:

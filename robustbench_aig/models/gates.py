@@ -163,8 +163,9 @@ class Stochastic:
 
 @dataclass(frozen=True)
 class Expected:
-    """Run every block and scale it by its probability of being open (the paper's ConvNet-AIG*; also the mean-field
-    twin)."""
+    """Run every block and scale it by its expected execution rate given the image, P(open) (the paper's
+    ConvNet-AIG*; also the mean-field twin). To first order in the blocks it is the mean over all graphs, and it costs
+    as much as the full network."""
 
     hard = False
 
@@ -215,9 +216,14 @@ class GateTrace:
         return torch.sigmoid(self.margin)
 
     @property
+    def executed(self) -> Tensor:
+        """(N, L) bool, whether the block ran: a soft decision scales it, and only 0 saves it."""
+        return self.open != 0
+
+    @property
     def macs(self) -> Tensor:
         """(N,) float64 multiply-adds that each image's graph costs, the part that always runs included."""
-        return self.costs.of(self.open)
+        return self.costs.of(self.executed)
 
 
 @dataclass

@@ -148,6 +148,11 @@ class Trunk(nn.Module, ABC):
         return self.head(x)
 
 
+def downsampling(block_name: str) -> bool:
+    """Whether the block of that name, as in :attr:`Trunk.block_names`, halves the resolution."""
+    return block_name.endswith(".0") and block_name != "layer1.0"
+
+
 def _children(stage: nn.Module) -> Iterator[nn.Module]:
     return stage.children()
 

@@ -27,6 +27,20 @@ def zoo_names() -> list[str]:
     return sorted(card.parent.name for card in ZOO.glob("*/card.json"))
 
 
+def checkpoint_folder(specification: str) -> Path | None:
+    """The folder of the checkpoint of this suite that ``-m`` names; None for any other kind of model.
+
+    Raises:
+        UsageError: the specification names nothing that is known.
+    """
+    check_name(specification)
+    if specification in zoo_names():
+        return ZOO / specification
+    path = Path(specification.partition("@")[2] or specification).expanduser()
+    folder = path.parent if path.name == "weights.safetensors" else path
+    return None if folder.is_file() or ":" in specification.partition("@")[0] else folder
+
+
 def load_models(specifications: Iterable[str], device: "torch.device | str" = "cpu") -> list["Classifier"]:
     """Load several models under different names: the first of a name keeps it, later ones add their checkpoint's.
 

@@ -16,19 +16,24 @@ from robustbench_aig.report.run import Run, read_run
 __all__ = ["Run", "audit_run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
 
 
-def write_report(run: Path) -> list[Path]:
+def write_report(run: Path, groups: Sequence[str] = ()) -> list[Path]:
     """Write ``figures/*.png`` and ``report.html`` into the run folder; returns the files.
 
     The bytes depend on the run only, so that writing twice gives the same files.
 
+    Args:
+        run: the folder.
+        groups: classes and categories that get an execution figure of their own.
+
     Raises:
+        UsageError: the run has no such group of images.
         Prerequisite: there is no such run, or none of its cells is finished.
         UserError: the folder is no run or cannot be written.
     """
     from robustbench_aig.report import figures, html
 
     loaded = read_run(run)
-    drawn = list(figures.write(loaded, run / "figures"))
+    drawn = list(figures.write(loaded, run / "figures", groups))
     return [*drawn, html.write(loaded, run / "report.html", drawn)]
 
 

@@ -2,6 +2,7 @@
 images."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -100,9 +101,10 @@ def train(
         history, best = [Epoch(**row) for row in state["history"]], state["best"]
     elif (folder / checkpoints.CARD).exists():
         raise UserError(f"{folder} holds a finished checkpoint; choose another folder, or remove it to train again.")
+    feed = Feed(data, device)
     for number in range(len(history), recipe.epochs):
         started = time.monotonic()
-        loss, accuracy, rates = trainer.epoch(data, number)
+        loss, accuracy, rates = trainer.epoch(feed, number)
         held_out = evaluate(model, validation, device=device)[0]
         row = Epoch(number + 1, recipe.rate(number + 1), loss, accuracy, held_out, rates, time.monotonic() - started)
         history.append(row)
@@ -118,6 +120,39 @@ def train(
     with write_atomically(folder / HISTORY) as temporary:
         temporary.write_text(json.dumps([asdict(row) for row in history], indent=1) + "\n")
     return kept
+
+
+RESIDENT_BYTES = 4 << 30
+"""Training images up to this size are kept on the GPU as a whole: CIFAR-10 takes 0.14 GB, Imagenette at 128 px 0.5."""
+
+
+class Feed:
+    """Gives the training loop its batches, as uint8 on the device.
+
+    On a GPU the images are copied there once if they fit into ``RESIDENT_BYTES``, so that a step moves row numbers
+    only; on the CPU, or where they do not fit, they are read batch by batch.
+
+    Args:
+        data: the images.
+        device: where batches are wanted.
+        resident: keep all images on the device; by default on a GPU where they fit.
+    """
+
+    def __init__(self, data: Dataset, device: torch.device, resident: bool | None = None) -> None:
+        self.data, self.device = data, device
+        self.labels = data.labels.to(device)
+        self.pixels: Tensor | None = None
+        if resident is None:
+            resident = device.type == "cuda" and len(data) * math.prod(data.image_shape) <= RESIDENT_BYTES
+        if resident:
+            chunks = [data.uint8(rows).to(device) for rows in torch.arange(len(data)).split(1000)]
+            self.pixels = torch.cat(chunks)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and labels (n,) of the rows (n,), which are on the CPU."""
+        there = rows.to(self.device, non_blocking=True)
+        pixels = self.data.uint8(rows).to(self.device) if self.pixels is None else self.pixels[there]
+        return pixels, self.labels[there]
 
 
 def _save_state(path: Path, job: dict[str, Any], trainer: "Trainer", history: list[Epoch], best: float) -> None:
@@ -170,8 +205,9 @@ class Trainer:
         logits, _, opened = self.model.gated(images, policy)
         return logits, opened
 
-    def epoch(self, data: Dataset, number: int) -> tuple[float, float, list[float]]:
-        """One pass over ``data``: mean loss, accuracy and the execution rate of each gate."""
+    def epoch(self, feed: Feed, number: int) -> tuple[float, float, list[float]]:
+        """One pass over the training images: mean loss, accuracy and the execution rate of each gate."""
+        data = feed.data
         self.model.train()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         if isinstance(self.model, StochasticDepth):
@@ -186,9 +222,8 @@ class Trainer:
             rate = self.recipe.rate(number + (step + 1) / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            images = augment(data.uint8(rows).to(self.device), self.recipe, generator)
-            images = images.to(torch.float32, memory_format=torch.channels_last) / 255
-            labels = data.labels[rows].to(self.device)
+            pixels, labels = feed.take(rows)
+            images = augment(pixels, self.recipe, generator).to(torch.float32, memory_format=torch.channels_last) / 255
             noise = logistic(self.seed, "train", data.ids[rows], gates, [number])[0].to(self.device) if gates else None
             totals += self._step(images, labels, noise)
         seen = sum(len(rows) for rows in batches)

@@ -5,9 +5,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from robustbench_aig.data import load_dataset
 from robustbench_aig.models import aig
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
+from robustbench_aig.models.enumeration import enumerate_graphs
 from robustbench_aig.models.fused import fuse
 from robustbench_aig.models.gates import (
     Deterministic,
@@ -22,7 +24,8 @@ from robustbench_aig.models.gates import (
 )
 from robustbench_aig.models.macs import costs
 from robustbench_aig.models.noise import logistic
-from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet
+from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth
+from robustbench_aig.models.resolve import load_model
 
 
 def spread(model: ConvNetAIG, seed: int = 0) -> ConvNetAIG:
@@ -155,7 +158,115 @@ def test_expected_policy_is_the_mean_of_all_graphs_on_a_linear_network() -> None
         closed, _ = model.traced(images, Forced(torch.zeros(1, 1)))
     p = trace.prob
     assert torch.allclose(starred, p * opened + (1 - p) * closed, atol=1e-5)
-    assert trace.costs.of(torch.ones(1)).item() == trace.costs.ceiling
+
+
+class Linear(nn.Module):
+    """A residual layer that is linear: ``x + s A x``, with nothing after the sum."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(*matrix.shape, 1, bias=False).double()
+        self.conv.weight.data.copy_(matrix[:, :, None, None])
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        return x
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # type: ignore[no-any-return]
+
+    def finish(self, total: Tensor) -> Tensor:
+        return total
+
+
+def linear_toy(scale: float) -> ConvNetAIG:
+    """Four channels, five linear layers of size ``scale``, and gates that look at what earlier layers have added."""
+    torch.manual_seed(0)
+    trunk = CifarResNet(8).double().eval()
+    model = ConvNetAIG(trunk).double()
+    matrices = torch.randn(5, 16, 16, dtype=torch.float64) * 0.2
+    trunk.layer1 = nn.Sequential(*(Linear(scale * matrix) for matrix in matrices))
+    trunk.layer2, trunk.layer3 = nn.Sequential(), nn.Sequential()
+    trunk.fc = nn.Linear(16, 10).double()
+    model.gates = nn.ModuleList(GateUnit(16).double() for _ in range(5))
+    for gate in model.gates:
+        gate.forward = lambda x, unit=gate: 3 * unit.fc1(x.mean((2, 3))).sum(1) / 4  # type: ignore[assignment]
+    return model.eval()
+
+
+def test_aig_star_is_the_mean_over_all_graphs_to_first_order() -> None:
+    """On a linear network they differ only from the third order on: halving the layers leaves an eighth of the gap.
+
+    Gates add to that what they notice of earlier layers, which is of first order and weighs a layer of first order; its
+    mean over draws cancels once more.
+    """
+    images = torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gaps, effects = [], []
+    for scale in (0.2, 0.1, 0.05):
+        model = linear_toy(scale)
+        with torch.no_grad():
+            starred, trace = model.traced(images, Expected())
+            found = enumerate_graphs(model, images)
+            mean = (found.log_prob.exp()[..., None] * found.logits).sum(0)
+            bare, _ = model.traced(images, Forced(torch.zeros(1, 5)))
+        assert 0.05 < trace.prob.std() < 0.45
+        gaps.append((starred - mean).norm().item())
+        effects.append((mean - bare).norm().item())
+    assert gaps[0] / gaps[1] == pytest.approx(8, rel=0.1)
+    assert gaps[1] / gaps[2] == pytest.approx(8, rel=0.1)
+    assert effects[0] / effects[1] == pytest.approx(2, rel=0.2)
+
+
+def test_aig_star_costs_as_much_as_the_full_network(model: ConvNetAIG, images: Tensor) -> None:
+    with torch.no_grad():
+        _, starred = model.traced(images, Expected())
+        _, full = model.traced(images, Forced(torch.ones(1, len(model.gates))))
+        _, sampled = model.traced(images, Stochastic(noise(model, images)))
+    assert torch.equal(starred.macs, full.macs)
+    assert starred.macs.unique().tolist() == [starred.costs.ceiling]
+    assert starred.executed.all()
+    assert sampled.macs.mean() < starred.costs.ceiling
+
+
+def test_lower_thresholds_execute_more_layers_of_a_trained_network() -> None:
+    """Eq. 12 at T = 0.1 … 0.9: on the network that comes with the suite, and on 20 bundled images."""
+    network = load_model("aig20-cifar10").network
+    assert isinstance(network, ConvNetAIG)
+    pictures = load_dataset("foolbox:cifar10").images(torch.arange(20))
+    executed = []
+    for tenth in range(1, 10):
+        with torch.no_grad():
+            _, trace = network.traced(pictures, Deterministic(tenth / 10))
+        assert torch.equal(trace.open.bool(), trace.prob.double() > tenth / 10)
+        executed.append(trace.open.mean().item())
+    assert executed == sorted(executed, reverse=True)
+    assert executed[0] - executed[-1] > 0.1
+
+
+def test_stochastic_depth_scales_by_survival_at_test_time() -> None:
+    """p_l falls linearly to 0.5 at the last block; dropping blocks in training averages to the scaled network."""
+    torch.manual_seed(0)
+    network = StochasticDepth(CifarResNet(20)).eval()
+    assert network.survival == pytest.approx([1 - number / 18 for number in range(1, 10)])
+    images = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x = network.trunk.stem(images)
+        for block, survival in zip(network.trunk.blocks, network.survival, strict=True):
+            x = torch.relu(block.shortcut(x) + survival * block.residual(x))
+        assert torch.allclose(network(images), network.trunk.head(x), atol=1e-6)
+
+
+def test_stochastic_depth_keeps_blocks_as_often_as_it_says() -> None:
+    network = StochasticDepth(CifarResNet(20))
+    kept = [0] * 9
+    for number, block in enumerate(network.trunk.blocks):
+        block.register_forward_hook(lambda *_, number=number: kept.__setitem__(number, kept[number] + 1))
+    network.generator.manual_seed(0)
+    images = torch.rand((2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(200):
+            network(images)
+    for count, survival in zip(kept, network.survival, strict=True):
+        assert binomtest(count, 200, survival).pvalue > 0.001
 
 
 def test_gating_context_restores_the_policy_even_after_an_error(model: ConvNetAIG, images: Tensor) -> None:

@@ -110,6 +110,26 @@ def test_the_official_layout_gives_the_same_logits(tmp_path: Path, counters: boo
         import_checkpoint("aig110", tmp_path / "aig.pth.tar", tmp_path / "imported")
 
 
+@pytest.mark.parametrize(("counters", "keys"), [(True, 464), (False, 395)])
+def test_the_official_imagenet_layout_gives_the_same_logits(tmp_path: Path, counters: bool, keys: int) -> None:
+    original = network("aig50", norm=IMAGENET_NORM)
+    state = official(original, counters=counters, flat=not counters)
+    assert len(state) == keys
+    torch.save({"epoch": 99, "state_dict": state}, tmp_path / "aig.pth.tar")
+    assert close(load_model(f"aig50@{tmp_path / 'aig.pth.tar'}"), original, images(64, count=2))
+
+
+def test_skipnet_resnets_have_projections_under_torchvisions_names(tmp_path: Path) -> None:
+    original = network("resnet38", norm=CIFAR10_NORM)
+    state = {f"module.{key}": value for key, value in original.state_dict().items()}
+    assert "module.layer2.0.downsample.1.weight" in state
+    torch.save({"iter": 64000, "arch": "cifar10_resnet_38", "state_dict": state}, tmp_path / "skipnet.pth.tar")
+    model = load_model(f"resnet38@{tmp_path / 'skipnet.pth.tar'}")
+    assert close(model, original, images())
+    assert model.card is not None
+    assert model.card.options["norm"] == [list(part) for part in CIFAR10_NORM]
+
+
 def test_the_state_of_one_of_our_networks_loads_from_a_plain_file(tmp_path: Path) -> None:
     original = network("aig20", norm=CIFAR10_NORM)
     torch.save(original.state_dict(), tmp_path / "mine.pth")

@@ -51,7 +51,7 @@ def test_joint_loss_is_equation_11(digits: tuple[Dataset, Dataset]) -> None:
     for weight in (0.0, 2.0):
         model, _ = job()
         trainer = loop.Trainer(model, dataclasses.replace(settings, target_weight=weight), 0, CPU)
-        losses[weight], _, rates = trainer.epoch(digits[0], 0)
+        losses[weight], _, rates = trainer.epoch(loop.Feed(digits[0], CPU), 0)
     expected = sum((rate - 0.25) ** 2 for rate in rates) / len(rates)
     assert losses[2.0] - losses[0.0] == pytest.approx(2 * expected, rel=1e-4)
 
@@ -77,6 +77,13 @@ def test_a_killed_run_resumes_to_the_same_weights(digits: tuple[Dataset, Dataset
     history = json.loads((tmp_path / "parts" / "history.json").read_text())
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert all(len(row["rates"]) == 9 for row in history)
+
+
+def test_images_kept_on_the_device_are_those_read_by_batch(digits: tuple[Dataset, Dataset]) -> None:
+    rows = torch.tensor([7, 300, 0, 7])
+    for kept, read in zip(*(loop.Feed(digits[0], CPU, resident).take(rows) for resident in (True, False)), strict=True):
+        assert torch.equal(kept, read)
+    assert loop.Feed(digits[0], CPU).pixels is None
 
 
 def test_another_run_in_the_folder_is_refused(digits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
@@ -136,6 +143,17 @@ def test_bad_settings_are_refused(changes: dict[str, float], words: str) -> None
         recipe("paper", **changes)
 
 
+def test_schedules_are_those_of_the_published_readme() -> None:
+    for t in (0.4, 0.5, 0.6, 0.7):
+        assert recipe(f"paper-aig50-t{t}").targets(16) == (1, 1, 0.8, 1, t, t, t, 1, t, t, t, t, t, 1, 0.7, 1)
+    for t in (0.3, 0.5):
+        assert recipe(f"paper-aig101-t{t}").targets(33) == (1,) * 8 + (t,) * 25
+    for t in (0.5, 0.7):
+        soft = recipe(f"paper-aig50-t{t}-soft")
+        assert soft == dataclasses.replace(recipe(f"paper-aig50-t{t}"), gates="soft")
+    assert (soft.epochs, soft.milestones, soft.weight_decay, soft.batch_size) == (100, (30, 60, 90), 1e-4, 256)
+
+
 def test_a_schedule_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(UsageError, match="3 entries"):
         recipe("paper", target_rate=(0.5, 0.5, 0.5)).targets(9)
@@ -151,6 +169,20 @@ def test_augmentation_moves_pixels_without_inventing_any() -> None:
     assert torch.equal(out, again)
     for before, after in zip(images, out, strict=True):
         assert set(after.unique().tolist()) <= {0, *before.unique().tolist()}
+
+
+def test_resized_crops_have_the_size_that_the_recipe_asks_for() -> None:
+    images = torch.randint(1, 255, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    settings = dataclasses.replace(recipe("quick-imagenet"), flip=False)
+    for crop_size, side in ((24, 24), (0, 32)):
+        chosen = dataclasses.replace(settings, crop_size=crop_size)
+        crops = augment(images, chosen, torch.Generator().manual_seed(1))
+        assert crops.shape == (6, 3, side, side)
+        assert crops.dtype == torch.uint8
+        assert torch.equal(crops, augment(images, chosen, torch.Generator().manual_seed(1)))
+    flat = torch.full((4, 3, 32, 32), 77, dtype=torch.uint8)
+    assert augment(flat, settings, torch.Generator()).unique().tolist() == [77]  # nothing from beyond the border
+    assert recipe("quick-imagenet").crop_size == 96
 
 
 class TestCheckpoints:
