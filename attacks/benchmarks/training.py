@@ -18,9 +18,8 @@ STEPS = 4
 def run(subject: Subject) -> list[Row]:
     """Steps on batches of 128 fresh images, augmentation and optimiser included; ratios are to the plain network."""
     settings = recipe("quick")
-    feed = Feed(
-        subject.dataset.take(torch.arange(min(STEPS * settings.batch_size, len(subject.dataset)))), subject.device
-    )
+    rows = torch.arange(min(STEPS * settings.batch_size, len(subject.dataset)))
+    feed = Feed(subject.dataset.take(rows), subject.device)
     classes = len(subject.dataset.classes)
 
     def epochs(architecture: str) -> Callable[[], None]:

@@ -135,16 +135,16 @@ _GRAPHS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gates moved", ("hamming",)),
     ("null", ("hamming_null",)),
     ("graph kept", ("graph_kept",)),
+    ("right: neither", ("mediation_neither",)),
+    ("features", ("mediation_features",)),
+    ("gates", ("mediation_gates",)),
+    ("both", ("mediation_both",)),
     ("MACs ratio", ("macs_ratio",)),
     ("recovered up", ("recovered_up",)),
     ("recovered down", ("recovered_down",)),
     ("graph names class", ("prototype_true_clean", "prototype_true_adv")),
     ("class in gates, bits", ("information_clean", "information_adv")),
     ("monitor AUC", ("monitor_auc",)),
-    ("right: neither", ("mediation_neither",)),
-    ("features", ("mediation_features",)),
-    ("gates", ("mediation_gates",)),
-    ("both", ("mediation_both",)),
 )
 
 

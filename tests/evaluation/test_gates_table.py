@@ -201,6 +201,14 @@ def test_gates_that_only_scale_have_no_mediation(tmp_path: Path) -> None:
     assert (wide.hamming >= 0).all()
 
 
+def test_an_attacker_with_an_image_per_draw_has_no_mediation(tmp_path: Path) -> None:
+    wide = swept(tmp_path, gatings=(Gating("stochastic"),), defenses=(None,), attackers=("static", "known-noise"))
+    measured = wide.notna().groupby("attacker").all()
+    assert measured.loc["static", "mediation_both"]
+    assert not measured.loc["known-noise", "mediation_both"]
+    assert measured.loc["known-noise", "graph_kept"]
+
+
 def test_a_model_without_gates_has_no_table(tmp_path: Path) -> None:
     resnet: Classifier = grids.classifier("resnet20")
     sweep(grids.settings(models=[resnet], defenses=(None,)), tmp_path)
