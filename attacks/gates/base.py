@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack
+from attacks.gates.ascent import Best, Search, Start
 from attacks.gates.estimators import Estimator
 from attacks.gates.objectives import Goal
-from attacks.gates.optimiser import Best, Search, Start, maximise
+from attacks.gates.optimiser import maximise
 from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.target import Target
 
@@ -50,7 +51,8 @@ class GateAttack(Attack):
     """
 
     needs_gates: ClassVar[bool] = True
-    starts: ClassVar[tuple[Start, ...]] = ("best", "colour", "twin", "smooth", "random")
+    starts: ClassVar[tuple[Start, ...]] = ("best", "best", "colour", "smooth", "random")
+    sampled_starts: ClassVar[tuple[Start, ...]] = ("mean", "colour", "twin", "smooth", "random")
 
     steps: int = 40
     restarts: int = 5
@@ -61,10 +63,10 @@ class GateAttack(Attack):
         if self.steps < 1 or self.restarts < 1 or self.draws < 0:
             raise ValueError("steps and restarts must be 1 or more, draws 0 or more")
 
-    @property
-    def search(self) -> Search:
+    def search(self, target: Target) -> Search:
         """How hard to search."""
-        return Search(self.norm, self.steps, self.restarts, self.estimator, self.draws, self.starts)
+        starts = self.sampled_starts if target.gating.stochastic else self.starts
+        return Search(self.norm, self.steps, self.restarts, self.estimator, self.draws, starts)
 
     @abstractmethod
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
@@ -76,6 +78,6 @@ class GateAttack(Attack):
         best: Best | None = None
         found = []
         for budget in budgets:
-            best = maximise(target, images, goal, budget, self.search, best)
+            best = maximise(target, images, goal, budget, self.search(target), best)
             found.append(best.images)
         return torch.stack(found)

@@ -6,6 +6,7 @@ method's.
 They run without the family's special starts beyond the random ones.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,11 +16,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from attacks._ops import direction, normal, per_image, project, uniform
+from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
 from attacks.gates.joint import Aim, aim_goal
 from attacks.gates.objectives import Goal, trace_of
-from attacks.gates.optimiser import Best, Start, colour_shift
+from attacks.gates.optimiser import colour_shift
 from attacks.losses import ce
 from robustbench_aig.evaluation.target import Target, View
 
@@ -34,6 +36,14 @@ class Borrowed(Goal):
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         return self.aim.score(view, weights)
+
+    @property
+    def paired(self) -> bool:
+        return self.aim.paired
+
+    @property
+    def enough(self) -> float | Tensor:
+        return self.aim.enough
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ class Baseline(GateAttack):
     """
 
     starts: ClassVar[tuple[Start, ...]] = ("best", "random")
+    sampled_starts: ClassVar[tuple[Start, ...]] = starts
 
     aim: Aim = "open"
 
@@ -216,9 +227,9 @@ class _Gradientless(Baseline):
             found.append(best.images)
         return torch.stack(found)
 
+    @abstractmethod
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
         """Offer candidates."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +239,7 @@ class DCShift(_Gradientless):
     name: ClassVar[str] = "gates:dc-shift"
 
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
-        colour_shift(target, images, goal, budget, replace(self.search, estimator=estimator), best)
+        colour_shift(target, images, goal, budget, replace(self.search(target), estimator=estimator), best)
 
 
 @dataclass(frozen=True, kw_only=True)

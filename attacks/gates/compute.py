@@ -16,16 +16,22 @@ class _Compute(GateAttack):
     """Moves the executed multiply-adds, each gate weighted by what its block costs.
 
     Attributes:
-        label: ``held`` keeps the predicted class, so that only the bill changes.
+        prediction: ``held`` keeps the predicted class, so that only the bill changes.
     """
 
     sign: ClassVar[Literal[1, -1]]
 
-    label: Literal["free", "held"] = "free"
+    prediction: Literal["free", "held"] = "free"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Compute:
-        wish = Label.of(self.label, target, images, labels)
-        return Compute(self.sign, wish, target.gating.stochastic, decision_shift(target))
+        wish = Label.of(self.prediction, target, images, labels)
+        return Compute(
+            sign=self.sign,
+            label=wish,
+            random=target.gating.stochastic,
+            gates=target.gates,
+            shift=decision_shift(target),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Gradients of an expectation over sampled gates, E_g[l(x, g)], by six estimators behind one function.
+"""Gradients of an expectation over sampled gates, E_g[l(x, g)], by seven estimators behind one function.
 
 ``straight-through``: sampled gates, backward through the relaxed sample (the official code; biased).
 ``soft``: every block scaled by its chance of being open, one pass (mean field; biased).
@@ -8,7 +8,7 @@ Kool et al. 2019).
 later gates decided anew under the same noise, times the gradient of its chance (unbiased; Titsias and Lazaro-Gredilla
 2015).
 ``likely``: the graphs of probability above 1/1000 given that it is one of them, by enumeration that leaves the others
-out.
+out; ``likeliest``: above 1/100, for half the passes.
 ``exact``: all 2^L graphs.
 """
 
@@ -20,18 +20,20 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
 from attacks._ops import TINY
-from attacks.gates.objectives import Goal, even_weights, select, trace_of
+from attacks.gates.objectives import Goal, decision_shift, even_weights, select, trace_of
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.target import Target, View
 from robustbench_aig.models.enumeration import LIMIT, enumerate_graphs, require_enumerable
 from robustbench_aig.models.gates import Forced, GateTrace, Policy, Relaxed
 from robustbench_aig.models.noise import Stage
 
-Estimator = Literal["auto", "straight-through", "soft", "score-function", "local-expectation", "likely", "exact"]
+Estimator = Literal[
+    "auto", "straight-through", "soft", "score-function", "local-expectation", "likeliest", "likely", "exact"
+]
 """``auto``: the likely graphs up to ten gates, straight-through above."""
 
-LEAST = 1e-3
-"""Graphs whose beginning is less probable than this are not ``likely``."""
+LEAST: dict[Estimator, float] = {"exact": 0.0, "likely": 1e-3, "likeliest": 1e-2}
+"""Estimators by enumeration: graphs whose beginning is less probable than this are left out."""
 
 FIRST_DRAWS = 4
 MOST_DRAWS = 64
@@ -60,9 +62,9 @@ def resolve(estimator: Estimator, target: Target) -> Estimator:
     """What ``auto`` stands for.
 
     Raises:
-        UsageError: ``exact`` or ``likely`` for a model that cannot be enumerated.
+        UsageError: an estimator by enumeration for a model that cannot be enumerated.
     """
-    if estimator in ("exact", "likely"):
+    if estimator in LEAST:
         require_enumerable(target.gates)
     if estimator == "auto":
         return "likely" if target.gates <= LIMIT else "straight-through"
@@ -108,10 +110,10 @@ def _estimate(
         return _along(target, images, goal, goal.teacher, penalty, step)
     if not target.gating.stochastic:
         return _pathwise(target, images, goal, penalty, step)
-    if estimator in ("exact", "likely"):
-        return _exact(target, images, goal, penalty, step, _least(estimator))
+    if estimator in LEAST:
+        return _exact(target, images, goal, penalty, step, LEAST[estimator])
     if estimator == "soft":
-        return _pathwise(replace(target, gating=Gating("expected")), images, goal, penalty, step)
+        return replace(_pathwise(replace(target, gating=Gating("expected")), images, goal, penalty, step), verdict=None)
     draws = draws or (target.draws if target.fixed_noise else 0)
     if draws:
         return _sampled(replace(target, draws=draws), images, goal, penalty, step, estimator)
@@ -124,16 +126,27 @@ def _pull(goal: Goal, view: View, penalty: Tensor) -> Tensor:
 
 
 def _pathwise(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int) -> Estimate:
-    values, gradient, _ = target.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step)
-    return Estimate(values, gradient)
+    values, gradient, view = target.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step)
+    return Estimate(values, gradient, _verdict(goal, view) if target.exact else None)
+
+
+def _verdict(goal: Goal, view: View) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        weights = even_weights(view)
+        return goal.metric(view, weights), goal.feasible(view, weights)
 
 
 def _along(target: Target, images: Tensor, goal: Goal, graphs: Tensor, penalty: Tensor, step: int) -> Estimate:
     """Gradient with the graphs (N, T, L) forced: exact in the image, as nothing is decided."""
     policy = Forced(graphs.transpose(0, 1).flatten(0, 1))
     forced = replace(target, draws=graphs.shape[1])
-    values, gradient, _ = forced.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step, policy)
-    return Estimate(values, gradient)
+    values, gradient, view = forced.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step, policy)
+    if not (goal.along_teacher and target.exact):
+        return Estimate(values, gradient)
+    # gates decide one after the other, so theirs is this graph exactly if every margin along it is on its side
+    trace = trace_of(view)
+    own = (trace.margin > decision_shift(target)).to(trace.open)
+    return Estimate(values, gradient, _verdict(goal, View(view.logits, replace(trace, open=own))))
 
 
 def _exact(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, least: float) -> Estimate:
@@ -180,18 +193,13 @@ def _enumerated(
     return view, (weights / weights.sum(0)).view(shape) / len(draws)
 
 
-def _least(estimator: Estimator) -> float:
-    return LEAST if estimator == "likely" else 0.0
-
-
 def _random_defense(target: Target) -> bool:
     return target.defense is not None and not target.defense.deterministic
 
 
 def judges_exactly(target: Target, goal: Goal, estimator: Estimator) -> bool:
     """Whether candidates are compared on the exact metric, not on selection draws."""
-    known = estimator in ("exact", "likely")
-    return known and target.gating.stochastic and not goal.paired and not _random_defense(target)
+    return estimator in LEAST and target.gating.stochastic and not goal.paired and not _random_defense(target)
 
 
 def judge(target: Target, images: Tensor, goal: Goal, estimator: Estimator) -> tuple[Tensor, Tensor]:
@@ -205,7 +213,7 @@ def judge(target: Target, images: Tensor, goal: Goal, estimator: Estimator) -> t
         for rows in torch.arange(len(images), device=images.device).split(_at_once(target)):
             part = goal.take(rows)
             view, weights = _enumerated(
-                target.take(rows), images[rows], [0], "select", _least(estimator), differentiable=False
+                target.take(rows), images[rows], [0], "select", LEAST[estimator], differentiable=False
             )
             parts.append((part.metric(view, weights), part.feasible(view, weights)))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from attacks.gates.estimators import Estimator, estimate
+from attacks.gates.estimators import LEAST, Estimator, estimate
 from attacks.gates.objectives import Goal
 from robustbench_aig.evaluation.target import Passes, Target
 
@@ -54,7 +54,7 @@ def compare(
         passes = Passes.none(len(images), images.device)
         rows = torch.arange(len(images), device=images.device)
         counting = replace(target, passes=passes, rows=rows)
-        once = estimator in ("soft", "likely", "exact")
+        once = estimator == "soft" or estimator in LEAST
         found = [
             estimate(counting, images, goal, penalty, 1 + step, estimator, n).gradient
             for step in range(1 if once else repeats)

@@ -1,5 +1,6 @@
 """The goals of the family: compute, routes, wrong classes, and wrong classes with every gate held."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -7,48 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from attacks.gates.objectives import KAPPA, Goal, Label, block_weights, error, hinge, trace_of
+from attacks.gates.objectives import NEAR, SAFE, Goal, Label, block_weights, error, hinge, trace_of
 from attacks.losses import ce
 from attacks.losses import margin as class_margin
 from robustbench_aig.evaluation.target import View
 
+Pull = Literal["margin", "probability", "nearest"]
+"""On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more; and
+``nearest`` all but spends the budget on one gate after the other."""
 
-@dataclass(frozen=True)
-class Compute(Goal):
-    """More (sign 1) or less (sign -1) executed multiply-adds, as a share of those that gates can skip.
+FOCUS = 0.3
+"""Margin by which a gate must be further from deciding otherwise to get 1/e of the nearest gate's pull."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Goal):
+    """A goal with a wish about the predicted class beside.
 
     Attributes:
-        sign: 1 or -1.
         label: what must become of the class.
-        random: gates are sampled, so that the pull is their probability of being open: the exact expected compute.
-        shift: what a margin must exceed.
-        pull: for hard gates, the hinge on margins or the one on probabilities; restarts alternate.
-        kappa: of the hinge on margins.
     """
 
-    sign: int
     label: Label
-    random: bool
-    shift: float = 0.0
-    pull: Literal["margin", "probability"] = "margin"
-    kappa: float = KAPPA
-
-    def values(self, view: View) -> Tensor:
-        trace = trace_of(view)
-        wanted = self.sign * (trace.margin - self.shift)
-        if self.random:
-            scores = torch.sigmoid(wanted)
-        elif self.pull == "margin":
-            scores = hinge(wanted, self.kappa)
-        else:
-            scores = torch.sigmoid(wanted).clamp_max(0.5)
-        return scores @ block_weights(trace)
-
-    def score(self, view: View, weights: Tensor) -> Tensor:
-        trace = trace_of(view)
-        # each gate's chance given the gates before it has the same mean as its decision, and less variance
-        opened = trace.prob if self.random else trace.open
-        return self.sign * ((opened @ block_weights(trace)) * weights).sum(0)
 
     def violation(self, view: View) -> Tensor | None:
         return self.label.violation(view)
@@ -60,46 +41,101 @@ class Compute(Goal):
     def constraint_free(self) -> bool:
         return self.label.mode == "free"
 
-    def twin(self) -> "Compute":
-        return replace(self, random=False)
+
+@dataclass(frozen=True, kw_only=True)
+class Compute(Labelled):
+    """More (sign 1) or less (sign -1) executed multiply-adds, as a share of those that gates can skip.
+
+    Attributes:
+        sign: 1 or -1.
+        random: gates are sampled, so that the pull is their probability of being open: the exact expected compute.
+        shift: what a margin must exceed.
+        pull: of hard gates; restarts alternate.
+        gates: how many there are.
+        kappa: margin at which a gate is safe, so that the pull on it ends.
+        along: run the gradient passes of hard gates along the graph with all gates open, or closed, and pull on the
+            gate that is furthest from it.
+    """
+
+    sign: int
+    random: bool
+    gates: int
+    shift: float = 0.0
+    pull: Pull = "probability"
+    kappa: float = NEAR
+    along: bool = False
+
+    def values(self, view: View) -> Tensor:
+        trace = trace_of(view)
+        wanted = self.sign * (trace.margin - self.shift)
+        reach = wanted if self.random else hinge(wanted, self.kappa)
+        scores = torch.sigmoid(reach) if self.random or self.pull == "probability" else reach
+        return wanted.amin(-1) if self.along and not self.random else scores @ block_weights(trace)
+
+    def score(self, view: View, weights: Tensor) -> Tensor:
+        trace = trace_of(view)
+        # each gate's chance given the gates before it has the same mean as its decision, and less variance
+        opened = trace.prob if self.random else trace.open
+        return self.sign * ((opened @ block_weights(trace)) * weights).sum(0)
+
+    @property
+    def enough(self) -> float:
+        return (self.sign > 0) - 1e-6
+
+    def twin(self, mean: bool) -> "Compute":
+        return replace(self, random=mean)
 
     def variant(self, restart: int) -> "Compute":
-        kinds: tuple[Literal["margin", "probability"], ...] = ("margin", "probability")
-        return replace(self, pull=kinds[restart % 2], kappa=KAPPA if restart % 4 < 2 else 0.1)
+        if restart % 3 == 2:
+            return replace(self, along=True)
+        return replace(self, pull="margin", kappa=SAFE) if restart % 3 else self
+
+    @property
+    def teacher(self) -> Tensor | None:
+        wanted = self.label.classes.new_full((len(self.label.classes), 1, self.gates), self.sign > 0)
+        return wanted.float() if self.along and not self.random else None
 
 
-@dataclass(frozen=True)
-class Route(Goal):
+@dataclass(frozen=True, kw_only=True)
+class Route(Labelled):
     """Each image's gates follow rates of its own: 0 and 1 are a graph, anything between the habits of a class.
 
     Along a wanted graph all margins are smooth in the image, while those along the gates' own choices jump whenever a
-    gate flips, so every second restart runs the gradient passes along the wanted graph.
+    gate flips, so every second restart runs the gradient passes along the wanted graph. A graph that is out of reach is
+    better approached along the gates' own choices, gate by gate.
 
     Attributes:
         rates: (N, L) wanted chances of being open.
-        label: what must become of the class.
         random: gates are sampled; the pull is then minus the divergence of the rates from the chances, which along a
             wanted graph is its log-probability.
         shift: what a margin must exceed.
-        kappa: of the hinge on margins of hard gates.
+        pull: of hard gates.
+        kappa: margin at which a hard gate is safe, so that the pull on it ends.
         worst: pull on the gate that is furthest from its wish, in place of all of them.
         along: run the gradient passes along the wanted graph.
     """
 
     rates: Tensor
-    label: Label
     random: bool
     shift: float = 0.0
-    kappa: float = KAPPA
+    pull: Pull = "probability"
+    kappa: float = NEAR
     worst: bool = False
-    along: bool = True
+    along: bool = False
 
     def values(self, view: View) -> Tensor:
         margin = trace_of(view).margin
         if self.random:
             return (self.rates * logsigmoid(margin) + (1 - self.rates) * logsigmoid(-margin)).mean(-1)
         wanted = (2 * self.rates - 1) * (margin - self.shift)
-        return wanted.amin(-1) if self.worst else hinge(wanted, self.kappa).mean(-1)
+        if self.worst:
+            return wanted.amin(-1)
+        reach = hinge(wanted, self.kappa)
+        if self.pull == "nearest":
+            wrong = wanted <= 0
+            weights = torch.where(wrong, wanted.detach() / FOCUS, -torch.inf).softmax(-1).nan_to_num()
+            return torch.where(wrong, weights * wanted, reach).sum(-1)
+        return (torch.sigmoid(reach) if self.pull == "probability" else reach).mean(-1)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         trace = trace_of(view)
@@ -110,18 +146,12 @@ class Route(Goal):
         reached = (trace.open == self.rates).all(-1).to(weights)
         return ((agreement + reached) * weights).sum(0)
 
-    def violation(self, view: View) -> Tensor | None:
-        return self.label.violation(view)
-
-    def feasible(self, view: View, weights: Tensor) -> Tensor:
-        return self.label.feasible(view, weights)
-
     @property
-    def constraint_free(self) -> bool:
-        return self.label.mode == "free"
+    def enough(self) -> float:
+        return (2.0 if self.is_graph else 1.0) - 1e-6
 
-    def twin(self) -> "Route":
-        return replace(self, random=False)
+    def twin(self, mean: bool) -> "Route":
+        return replace(self, random=mean, along=not mean and self.along)
 
     @property
     def is_graph(self) -> bool:
@@ -133,7 +163,8 @@ class Route(Goal):
         return self.rates[:, None] if self.along and self.is_graph else None
 
     def variant(self, restart: int) -> "Route":
-        return replace(self, along=restart % 2 == 0, worst=restart % 4 == 2, kappa=KAPPA if restart % 4 < 2 else 0.1)
+        pulls: tuple[Pull, ...] = ("probability", "nearest", "margin")
+        return replace(self, pull=pulls[restart % 3], along=restart % 4 >= 2, worst=restart % 4 == 3)
 
 
 @dataclass(frozen=True)
@@ -144,6 +175,7 @@ class Misclassify(Goal):
         labels: (N,) true classes.
         gates: the pull on the gates.
         weight: of that pull.
+        random: gates are sampled.
         ladder: weights that the restarts take in turn.
     """
 
@@ -151,6 +183,7 @@ class Misclassify(Goal):
 
     labels: Tensor
     gates: Goal
+    random: bool
     weight: float = 0.0
     ladder: tuple[float, ...] = (0.0,)
 
@@ -161,9 +194,13 @@ class Misclassify(Goal):
     def score(self, view: View, weights: Tensor) -> Tensor:
         return error(view, self.labels, weights)
 
-    def twin(self) -> "Misclassify | None":
-        gates = self.gates.twin()
-        return None if gates is None else replace(self, gates=gates)
+    @property
+    def enough(self) -> float:
+        return math.inf if self.random else 1.0
+
+    def twin(self, mean: bool) -> "Misclassify | None":
+        gates = self.gates.twin(mean)
+        return None if gates is None else replace(self, gates=gates, random=mean)
 
     def variant(self, restart: int) -> "Misclassify":
         return replace(self, weight=self.ladder[restart % len(self.ladder)], gates=self.gates.variant(restart))
@@ -189,7 +226,7 @@ class Stealth(Goal):
     """
 
     gates_only: ClassVar[bool] = False
-    paired: ClassVar[bool] = True
+    along_teacher: ClassVar[bool] = True
 
     labels: Tensor
     graphs: Tensor
@@ -200,8 +237,16 @@ class Stealth(Goal):
     kappa: float = 0.02
 
     @property
+    def paired(self) -> bool:
+        return True
+
+    @property
     def constraint_free(self) -> bool:
         return False
+
+    @property
+    def enough(self) -> float:
+        return math.inf if self.random else 1.0
 
     @property
     def teacher(self) -> Tensor | None:

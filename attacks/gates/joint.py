@@ -10,10 +10,12 @@ from attacks.gates.compute import Close, Open
 from attacks.gates.goals import Misclassify
 from attacks.gates.objectives import Goal
 from attacks.gates.route import RouteTo
+from attacks.gates.stealth import Hold
+from attacks.gates.through import Through
 from robustbench_aig.evaluation.target import Target
 
-Aim = Literal["open", "close", "flip", "misclassify"]
-"""Compute up, compute down, every gate the other way, a wrong class."""
+Aim = Literal["open", "close", "flip", "misclassify", "stealth", "through"]
+"""Compute up or down, every gate the other way, a wrong class: by any means, with the gates held, through the gates."""
 
 
 def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
@@ -22,8 +24,12 @@ def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
         return Open().goal(target, images, labels)
     if aim == "close":
         return Close().goal(target, images, labels)
+    if aim == "stealth":
+        return Hold().goal(target, images, labels)
+    if aim == "through":
+        return Through().goal(target, images, labels)
     route = RouteTo(to="flip").goal(target, images, labels)
-    return route if aim == "flip" else Misclassify(labels, route)
+    return route if aim == "flip" else Misclassify(labels, route, target.gating.stochastic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,4 +48,5 @@ class Joint(GateAttack):
     gates: Literal["open", "close", "flip"] = "flip"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Misclassify:
-        return Misclassify(labels, aim_goal(self.gates, target, images, labels), ladder=self.LADDER)
+        gates = aim_goal(self.gates, target, images, labels)
+        return Misclassify(labels, gates, target.gating.stochastic, ladder=self.LADDER)

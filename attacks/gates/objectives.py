@@ -18,8 +18,8 @@ from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.target import Target, View
 from robustbench_aig.models.gates import GateTrace
 
-KAPPA = 1.0
-"""Margin beyond which a gate counts as safe, in units of the gate's score."""
+NEAR, SAFE = 0.03, 0.1
+"""Margins at which a hard gate counts as safe, in units of the gate's score: the budget then goes to the others."""
 
 SELECTION_DRAWS = 8
 """Draws that candidates are compared on where gates are random."""
@@ -39,11 +39,11 @@ class Goal(ABC):
 
     Attributes:
         gates_only: the gradient comes through the gates alone, so without one the attack is blind.
-        paired: the metric compares draw by draw with the clean image, so it needs the selection draws.
+        along_teacher: an image counts only where its gates' own choice is the teacher's graph.
     """
 
     gates_only: ClassVar[bool] = True
-    paired: ClassVar[bool] = False
+    along_teacher: ClassVar[bool] = False
 
     @abstractmethod
     def values(self, view: View) -> Tensor:
@@ -71,6 +71,16 @@ class Goal(ABC):
         return True
 
     @property
+    def paired(self) -> bool:
+        """Whether the metric compares draw by draw with the clean image, so that it needs the selection draws."""
+        return False
+
+    @property
+    def enough(self) -> float | Tensor:
+        """A metric that cannot be improved, for all or (N,) each: images that reach it are left alone."""
+        return math.inf
+
+    @property
     def teacher(self) -> Tensor | None:
         """(N, T, L) graphs that the gradient passes are run along in place of the gates' own choice, or None."""
         return None
@@ -89,8 +99,8 @@ class Goal(ABC):
         """The form of the pull for a restart; the metric is the same in all."""
         return self
 
-    def twin(self) -> "Goal | None":
-        """The same wish for the deterministic twin of a model with sampled gates, if there is one."""
+    def twin(self, mean: bool) -> "Goal | None":
+        """The same wish for a twin of a model with sampled gates, if there is one: mean-field or deterministic."""
         return None
 
     def take(self: G, index: Tensor) -> G:

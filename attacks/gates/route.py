@@ -20,14 +20,14 @@ class RouteTo(GateAttack):
     Attributes:
         to: ``flip`` (every gate the other way), a graph such as ``101110010`` (first gate first), ``image/ID`` (the
             graph of a reference image) or ``class/NAME`` (how often gates open for that class in the reference images).
-        label: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the class
-            of ``class/NAME``, else to any other than the true one).
+        prediction: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the
+            class of ``class/NAME``, else to any other than the true one).
     """
 
     name: ClassVar[str] = "gates:route"
 
     to: str = "flip"
-    label: LabelMode = "free"
+    prediction: LabelMode = "free"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,8 +41,8 @@ class RouteTo(GateAttack):
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Route:
         rates, aim = self._rates(target, images)
-        wish = Label.of(self.label, target, images, labels, aim)
-        return Route(rates.to(images), wish, target.gating.stochastic, decision_shift(target))
+        wish = Label.of(self.prediction, target, images, labels, aim)
+        return Route(rates=rates.to(images), label=wish, random=target.gating.stochastic, shift=decision_shift(target))
 
     def _rates(self, target: Target, images: Tensor) -> tuple[Tensor, int | None]:
         """(N, L) wanted rates, and the class that they belong to."""

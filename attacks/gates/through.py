@@ -1,5 +1,6 @@
 """``gates:through``: misclassify an image through its gates alone, with its features as they were."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -43,6 +44,13 @@ class ThroughGates(Goal):
     worst: bool = False
 
     @property
+    def enough(self) -> Tensor:
+        if not self.table.shape[1]:
+            return torch.full_like(self.labels, math.inf if self.random else 1.0, dtype=self.clean.dtype)
+        possible = (self.table.argmax(-1) != self.labels[:, None]).any(1)
+        return torch.where(possible, math.inf if self.random else 1.0, -torch.inf)
+
+    @property
     def teacher(self) -> Tensor | None:
         return self.graphs[:, self.choice, None] if self.pull == "route" else None
 
@@ -59,6 +67,9 @@ class ThroughGates(Goal):
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         return error(View(self._along(view), view.trace), self.labels, weights)
+
+    def twin(self, mean: bool) -> "ThroughGates | None":
+        return replace(self, pull="loss") if mean else None
 
     def variant(self, restart: int) -> "ThroughGates":
         if self.random:

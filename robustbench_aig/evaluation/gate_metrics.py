@@ -33,11 +33,12 @@ def distances(clean: Scores, attacked: Scores, costs: Costs) -> dict[str, Measur
     """
     moved = clean.open != attacked.open
     by_image = moved.mean((0, 2))
+    null = execution.flips_without_attack(clean).mean(1)
     weights = (costs.blocks / costs.blocks.sum()).numpy()
     return {
         "hamming": share(by_image),
         "hamming_max": plain(by_image.max(), len(by_image)),
-        "hamming_null": share(execution.flips_without_attack(clean).mean(1)),
+        "hamming_null": share(null) if len(clean.open) > 1 else plain(0, len(null)),
         "hamming_independent": share(execution.flips_independent(clean, attacked).mean(1)),
         "hamming_macs": share(moved.mean(0) @ weights),
         "graph_kept": share((~moved.any(2)).mean(0)),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_aig.evaluation.statistics import cluster_mean, critical, mean_interval
+from robustbench_aig.evaluation.statistics import cluster_mean, critical, mean_interval, proportion
 
 Array = npt.NDArray[np.float64]
 
@@ -35,9 +35,10 @@ def plain(value: float, n: int) -> Measure:
 
 
 def share(values: npt.ArrayLike) -> Measure:
-    """Mean of per-image shares (N,) in [0, 1]; see :func:`.statistics.cluster_mean`."""
-    array = np.asarray(values, np.float64)
-    value, lo, hi, _ = cluster_mean(array.clip(0, 1))
+    """Mean of per-image shares (N,) in [0, 1]; the interval is that of an accuracy: by :func:`.statistics.proportion`
+    where every image says all or nothing, otherwise by :func:`.statistics.cluster_mean`."""
+    array = np.asarray(values, np.float64).clip(0, 1)
+    value, lo, hi, _ = proportion(array) if np.isin(array, (0, 1)).all() else cluster_mean(array)
     return Measure(value, lo, hi, len(array))
 
 

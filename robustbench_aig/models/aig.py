@@ -126,15 +126,16 @@ def _skip(block: nn.Module, x: Tensor, decision: Tensor) -> Tensor:
 
     Without gradients ``x`` may be overwritten, so that closed images are not even copied.
     """
-    if len(x) == 1:  # nothing to choose rows from
-        return block(x) if decision.item() else block.closed(x)  # type: ignore[operator, no-any-return]
-    opened = decision.nonzero()[:, 0]
-    if len(opened) == len(x):
-        return block(x)  # type: ignore[no-any-return]
-    if not len(opened):
-        return block.closed(x)  # type: ignore[operator, no-any-return]
     total = block.shortcut(x)  # type: ignore[operator]
-    total = _add(total, opened, block.residual(_take(x, opened)))  # type: ignore[operator]
+    if len(x) == 1:  # nothing to choose rows from
+        opened, everyone = decision[:0], bool(decision.item())
+    else:
+        opened = decision.nonzero()[:, 0]
+        everyone = len(opened) == len(x)
+    if everyone:
+        total = total + block.residual(x)  # type: ignore[operator]
+    elif len(opened):
+        total = _add(total, opened, block.residual(_take(x, opened)))  # type: ignore[operator]
     return block.finish(total)  # type: ignore[operator, no-any-return]
 
 

@@ -48,10 +48,6 @@ class BasicBlock(torchvision_resnet.BasicBlock):
         """What follows the sum of the shortcut and the (possibly skipped) residual branch."""
         return torch.relu(total)
 
-    def closed(self, x: Tensor) -> Tensor:
-        """The block without its residual branch; x is what a ReLU left, so that an identity needs no other."""
-        return x if self.downsample is None else self.finish(self.downsample(x))
-
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.shortcut(x) + self.residual(x))
 
@@ -61,7 +57,6 @@ class Bottleneck(torchvision_resnet.Bottleneck):
 
     shortcut = BasicBlock.shortcut
     finish = BasicBlock.finish
-    closed = BasicBlock.closed
     forward = BasicBlock.forward
 
     def residual(self, x: Tensor) -> Tensor:
@@ -84,7 +79,6 @@ class PreActivationBlock(nn.Module):
         self.downsample = downsample
 
     shortcut = BasicBlock.shortcut
-    closed = BasicBlock.closed
     forward = BasicBlock.forward
 
     def residual(self, x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def render(run: Run, figures: Sequence[Path]) -> str:
         audit=[(entry, labels.get(entry.cell or "", entry.cell)) for entry in run.audit],
         audit_counts=tables.audit_counts(run),
         worst=_worst(list(worst_cases(run))),
-        figures=[(file.stem, CAPTIONS[file.stem], base64.b64encode(file.read_bytes()).decode()) for file in figures],
+        figures=[(file.stem, _caption(file.stem), base64.b64encode(file.read_bytes()).decode()) for file in figures],
         columns=[title for title, _ in _COLUMNS],
         rows=[list(_cells(row)) for row in run.summary.to_dict("records")],
         execution=list(_execution(run)),
@@ -71,6 +71,12 @@ def render(run: Run, figures: Sequence[Path]) -> str:
         provenance=list(tables.flat(run.provenance)),
         text=text,
     )
+
+
+def _caption(stem: str) -> str:
+    """What a figure shows; ``execution-animals`` is the execution figure of one group of images."""
+    kind, _, group = stem.partition("-")
+    return f"Images of {group.replace('-', ' ')} alone. {CAPTIONS[kind]}" if group else CAPTIONS[kind]
 
 
 def _worst(found: list[Headline]) -> dict[str, Any]:

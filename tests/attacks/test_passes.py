@@ -1,8 +1,13 @@
 """How many passes attacks spend, and what the active set saves without changing a verdict."""
 
+import pytest
 import torch
 
 import attacks
+from robustbench_aig.evaluation.sweep import sweep
+from robustbench_aig.models.macs import costs
+from robustbench_aig.store import RunFolder
+from tests.evaluation import grids
 
 
 def test_an_fgsm_sweep_costs_one_gradient(plain):
@@ -69,3 +74,72 @@ def test_a_random_target_is_judged_on_draws_that_its_gradient_never_saw(gated, m
     assert {draw for stage, draw in seen if stage == "gradient"} == set(range(6))
     assert {stage for stage, _ in seen} == {"gradient", "select"}
     assert {draw for stage, draw in seen if stage == "select"} >= set(range(8))
+
+
+# Survivors: what each native attack may spend at one budget on an image that it never breaks, as (forwards, backwards).
+# One forward pass is the clean verdict; each run ends with one for its last iterate.
+WORST = {
+    "fgsm": (1, 1),
+    "bim:steps=5": (1 + 5 + 1, 5),
+    "mifgsm:steps=5": (1 + 5 + 1, 5),
+    "pgd:steps=5": (1 + 5 + 1, 5),
+    "pgd:steps=5,restarts=2": (1 + 2 * (5 + 1), 10),
+    "apgd:steps=10": (1 + 10 + 1, 10),
+    "apgd-t:steps=10,classes=3": (1 + 3 * (10 + 1), 30),
+    "square:queries=20": (1 + 20 + 2, 0),
+    "fmn:steps=10": (1 + 10 + 2, 10),
+    "auto:steps=10,classes=3,queries=20": (1 + 11 + 33 + 12 + 22, 50),
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_what_an_attack_spends_on_an_image_that_it_never_breaks(plain, name):
+    target, right = plain.target(), ~plain.broken(plain.images)
+    attacks.make(name)(target, plain.images, plain.labels, [1e-6])
+    forwards, backwards = WORST[name]
+    assert (target.passes.forwards[right] == forwards).all()
+    assert (target.passes.backwards[right] == backwards).all()
+
+
+@pytest.mark.parametrize("name", [name for name in WORST if name != "fgsm"])
+def test_an_image_that_is_wrong_already_costs_one_look(plain, name):
+    target, wrong = plain.target(), plain.broken(plain.images)
+    labels = plain.labels.clone()
+    labels[0] = (labels[0] + 1) % 10  # one at least is wrong
+    wrong[0] = True
+    attacks.make(name)(target, plain.images, labels, [1e-6])
+    assert (target.passes.forwards[wrong] == 1).all()
+    assert (target.passes.backwards[wrong] == 0).all()
+
+
+def test_carrying_over_equals_the_worst_case_over_smaller_budgets(plain):
+    budgets = [k / 255 for k in (24, 48, 72, 96)]
+    carried, alone = plain.target(), plain.target()
+    with_carry = attacks.make("pgd:steps=6,loss=ce")(carried, plain.images, plain.labels, budgets)
+    each = attacks.make("pgd:steps=6,loss=ce,carry=false")(alone, plain.images, plain.labels, budgets)
+    worst = plain.broken(each).long().cummax(0).values.bool()
+    assert worst[0].sum() < worst[-1].sum()
+    assert torch.equal(plain.broken(with_carry), worst)
+    assert (carried.passes.backwards <= alone.passes.backwards).all()
+    assert carried.passes.backwards.sum() < alone.passes.backwards.sum()
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd:steps=3"])
+def test_a_sweep_cell_makes_no_pass_that_is_not_in_its_tables(tmp_path, monkeypatch, attack):
+    """Images entering the network: the clean scores, the attack's own passes, and one scoring pass per epsilon."""
+    monkeypatch.setattr("robustbench_aig.evaluation.sweep.audit", lambda *arguments: [])
+    settings = grids.settings(
+        models=[grids.classifier("resnet20")], attacks=[attacks.make(attack)], defenses=(None,), draws=1
+    )
+    entered = []
+    network = settings.models[0].network
+    hook = network.conv1.register_forward_pre_hook(lambda module, inputs: entered.append(len(inputs[0])))
+    costs(network, settings.dataset.image_shape)  # counted once per network, by a pass of its own
+    entered.clear()
+    sweep(settings, tmp_path / "run")
+    hook.remove()
+    folder = RunFolder(tmp_path / "run")
+    rows = [row for cell in folder.finished() for row in folder.result(cell)["rows"]]
+    images, epsilons = len(settings.dataset), len(settings.epsilons)
+    (spent,) = {row["forwards_per_image"] for row in rows if row["attack"] != "none"}
+    assert sum(entered) == round(images * (1 + spent + epsilons))

@@ -99,6 +99,15 @@ def test_measures_agree_with_the_summary(folder: Path, table: pd.DataFrame) -> N
     assert (wide.mediation_forwards <= 2 * wide.mediation_draws).all()
 
 
+def test_an_accuracy_has_the_interval_that_the_summary_gives_it(folder: Path, table: pd.DataFrame) -> None:
+    """Deterministic gates: the attacked accuracy of the mediation table is that of the summary."""
+    summary = pd.read_csv(folder / "summary.csv", keep_default_na=False).set_index(KEYS)
+    rows = table[(table.measure == "mediation_both") & (table.gating == "deterministic") & (table.defense == "none")]
+    found = rows.set_index(KEYS)[["value", "lo", "hi"]]
+    wanted = summary.loc[found.index, ["accuracy", "lo", "hi"]]
+    assert found.to_numpy() == pytest.approx(wanted.to_numpy())
+
+
 def test_intervals_hold_their_value(table: pd.DataFrame) -> None:
     found = table.dropna(subset=["lo"])
     assert (found.lo <= found.value + 1e-12).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robustbench_aig.errors import UsageError
 from robustbench_aig.report import figures, read_run, write_report
 from robustbench_aig.report.tables import NOT_A_CLAIM
 from tests.report.runs import Population, grid, write
@@ -138,3 +139,15 @@ def test_page_escapes_names_and_says_when_nothing_is_claimed(tmp_path: Path) -> 
     assert "&lt;script&gt;x" in page
     assert "a &amp; b changed" in page
     assert page.index(NOT_A_CLAIM) < page.index("robust accuracy ≤")
+
+
+def test_a_group_of_images_gets_a_figure_of_its_own(run_folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    files = write_report(run, ["cat", "dog", "cat"])
+    assert [file.name for file in files if file.stem.startswith("execution-")] == [
+        "execution-cat.png",
+        "execution-dog.png",
+    ]
+    assert "Images of cat alone" in (run / "report.html").read_text()
+    with pytest.raises(UsageError, match="did you mean bird"):
+        write_report(run, ["birds"])

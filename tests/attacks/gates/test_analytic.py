@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.gates.ascent import Search
 from attacks.gates.base import GateAttack
 from attacks.gates.compute import Close, Open
 from attacks.gates.estimators import estimate
 from attacks.gates.objectives import Goal, trace_of
-from attacks.gates.optimiser import Search, maximise
+from attacks.gates.optimiser import maximise
 from attacks.gates.route import RouteTo
 from attacks.gates.through import Through
 from robustbench_aig.evaluation.target import View
