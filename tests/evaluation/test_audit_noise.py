@@ -55,7 +55,7 @@ def test_fresh_noise_ahead_of_known_noise(gated: nn.Module, tmp_path: Path) -> N
 
 def test_streams_that_share_numbers(gated: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(noise._STAGES, "craft", noise._STAGES["score"])
-    document = run(tmp_path, gated, **RANDOM)
+    document = run(tmp_path, gated, **RANDOM | {"eot": 32})
     assert found(document) == {("R4", "FAIL")}
     assert "craft and score" in next(entry["text"] for entry in document["audit"] if entry["id"] == "R4")
 
