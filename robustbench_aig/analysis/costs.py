@@ -111,7 +111,7 @@ def draw(table: pd.DataFrame) -> Figure:
         handles.append(
             Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white", linestyle="--", label="soft gates")
         )
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=9)
     return figure
 
 
