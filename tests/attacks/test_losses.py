@@ -74,7 +74,7 @@ def test_saturated_cross_entropy_hides_nothing(plain, name):
     budget = 24 / 255
     scaled = replace(plain, network=LargeLogits(plain.network))
     short = {"apgd": "steps=12", "apgd-t": "steps=12,classes=3", "fmn": "steps=20", "pgd": "steps=10"}
-    short["auto"] = "steps=12,classes=3,queries=20"
+    short |= {"auto": "steps=12,classes=3,queries=20", "deepfool": "steps=5,candidates=3"}
     attack = attacks.make(f"{name}:{short[name]}" if name in short else name)
     (own,) = attack(plain.target(), plain.images, plain.labels, [budget])
     (found,) = attack(scaled.target(), plain.images, plain.labels, [budget])

@@ -102,7 +102,7 @@ def test_each_attack_wins_on_its_own_metric_against_baselines_of_no_fewer_passes
     name: str, aim: str, gating: str, see: See, model: ConvNetAIG
 ) -> None:
     # hard gates move the metric by whole gates, so a few images tell nothing
-    count, steps = (32, 20) if gating == "deterministic" else (6, 8)
+    count, steps = (32 if gating == "deterministic" else 6), 20
     images = torch.rand((count, 3, 8, 8), generator=torch.Generator().manual_seed(7))
     labels = model.traced(images, Deterministic())[0].argmax(1)
     attack, target, budget = build(name, steps=steps), see(gating, count), [2 / 255]
