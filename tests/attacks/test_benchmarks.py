@@ -81,7 +81,7 @@ def test_peak_memory_counts_what_was_given_back():
     assert 100 < much < 200  # 32 Mi floats are 128 MiB
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd-10", "pgd-40", "pgd-sweep"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd-10", "pgd-40", pytest.param("pgd-sweep", marks=pytest.mark.slow)])
 def test_libraries_answer_the_same_question(subject, name):
     rows = table.find(name).run(subject)
     same = {row.contender: row.same for row in rows if row.same is not None}
