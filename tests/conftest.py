@@ -4,6 +4,11 @@ Looked for in the folder that ROBUSTBENCH_AIG_DATA names and in ``../shared/data
 """
 
 import os
+
+# Before torch is imported, here and in the processes that tests start: their passes are small, and on a busy machine
+# threads that wait for each other make them many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from pathlib import Path

@@ -83,6 +83,9 @@ def probabilities(): return Net(lambda logits: logits.softmax(1))
 def broken(): return Net(lambda logits: logits / 0)
 def maps(): return Net(lambda logits: logits[:, :, None])
 def small_batches(): return Net(at_most_eight)
+def deep():
+    from robustbench_aig.models.architectures import build
+    return build("aig44", classes=10, channels=1, norm=((0.3,), (0.4,))).eval()
 def stopped(): raise KeyboardInterrupt
 """
     )
@@ -167,6 +170,35 @@ def test_mistakes(run: Run, elsewhere: Path, checkpoint: Path, arguments: list[s
 def test_models_that_break_the_contract_are_refused(run: Run, factories: Path, function: str, text: str) -> None:
     refused(run("sweep", "-m", f"{factories}:{function}", *TINY, "-o", "out"), 1, text)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "attack", "text"),
+    [
+        ("good", "gates:open", "'nets:good' has none"),
+        ("deep", "gates:route:to=101", "has 3 gates, this model has 21"),
+        ("deep", "gates:route:to=class/lion", "unknown class 'lion'"),
+        ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 10 gates"),
+    ],
+)
+def test_gate_attacks_that_cannot_be_are_refused(
+    run: Run, factories: Path, function: str, attack: str, text: str
+) -> None:
+    arguments = [
+        "sweep",
+        "-m",
+        f"{factories}:{function}",
+        "-a",
+        attack,
+        "--eps",
+        "0.1",
+        "--limit",
+        "4",
+        "-q",
+        "-o",
+        "out",
+    ]
+    refused(run(*arguments), 2, text)
 
 
 def test_folders_that_are_not_ours_are_refused(run: Run, checkpoint: Path) -> None:
