@@ -291,12 +291,31 @@ def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> Non
 
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=PATH)
+@click.option(
+    "--measure",
+    metavar="NAME",
+    help="Compare the attacks of one run in place of its models, by accuracy, macs, executed, flips or kept.",
+)
+@click.option(
+    "-a", "--attack", multiple=True, help="With --measure: the attack that is held against the others [the first]."
+)
 @json_option
-def compare(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Compare models image by image, within one run or across several."""
-    from robustbench_aig.report import compare_runs
+def compare(runs: tuple[Path, ...], measure: str | None, attack: tuple[str, ...], as_json: bool) -> None:
+    """Compare models, or the attacks on one model, image by image.
 
-    result = compare_runs(runs, None if as_json else console())
+    Example: robustbench-aig compare results/gates --measure macs -a gates:open
+    """
+    from robustbench_aig.report import compare_attacks, compare_runs
+
+    shown = None if as_json else console()
+    if measure is None:
+        if attack:
+            raise UsageError("--attack goes with --measure; add one, such as --measure macs.")
+        result = compare_runs(runs, shown)
+    elif len(runs) > 1:
+        raise UsageError("--measure compares the attacks of one run; name one run.")
+    else:
+        result = compare_attacks(runs[0], measure, attack, shown)
     if as_json:
         click.echo(json.dumps(result, indent=1))
 
@@ -380,6 +399,42 @@ def analyze(experiment: str, **given: Any) -> None:
             progress=reporter,
         )
     _print(json.loads(table.to_json(orient="records")), given["as_json"])
+    for path in files:
+        click.echo(f"wrote {path}", err=True)
+
+
+@cli.command()
+@click.option("-m", "--model", default="aig20-cifar10", show_default=True, help="With at most ten gates.")
+@data_options
+@click.option("--limit", default=64, show_default=True, help="Images.")
+@click.option("--repeats", default=3, show_default=True, help="Independent gradients of each estimator.")
+@click.option("--seed", default=0, show_default=True, help="Of the gate draws.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for estimators.csv, .png and .json.")
+@device_option
+@json_option
+def estimators(**given: Any) -> None:
+    """How near estimators of the gradient through sampled gates come to the exact gradient.
+
+    Example: robustbench-aig estimators -m aig20-cifar10 --data cifar10 -o results/estimators
+    """
+    from robustbench_aig.models.resolve import check_name
+
+    check_name(given["model"])
+    if given["repeats"] < 1:
+        raise UsageError("--repeats must be 1 or more.")
+    from attacks.gates import fidelity
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.device import resolve_device
+    from robustbench_aig.models.resolve import load_model
+
+    device = resolve_device(given["device"])
+    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given))
+    table = fidelity.study(
+        load_model(given["model"], device), dataset, device, seed=given["seed"], repeats=given["repeats"]
+    )
+    config = {name: given[name] for name in ("model", "data", "limit", "repeats", "seed")}
+    files = list(fidelity.save(table, given["out"], config, device))
+    _print(json.loads(table.round(4).to_json(orient="records")), given["as_json"])
     for path in files:
         click.echo(f"wrote {path}", err=True)
 

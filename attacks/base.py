@@ -34,6 +34,18 @@ class Attack(ABC):
         """Whether it learns from reference images, which are not attacked."""
         return False
 
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:  # noqa: B027 - most suit any model
+        """Refuse what can never work on this model, before a sweep begins; what can is not decided here.
+
+        Args:
+            target: what would be attacked.
+            images: (N, C, H, W) a few of the images.
+            labels: (N,).
+
+        Raises:
+            UsageError: the attack does not suit the model or its gating.
+        """
+
     @abstractmethod
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         """Perturb a batch for every budget.

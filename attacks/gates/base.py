@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from attacks.gates.ascent import Best, Search, Start
-from attacks.gates.estimators import Estimator
+from attacks.gates.estimators import Estimator, resolve
 from attacks.gates.objectives import Goal
 from attacks.gates.optimiser import maximise
 from robustbench_aig.errors import UsageError
@@ -71,6 +71,11 @@ class GateAttack(Attack):
     @abstractmethod
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
         """What is wanted of clean images (N, C, H, W)."""
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        require_gates(target, self.name)
+        resolve(self.estimator, target)
+        self.goal(target, images, labels)
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         require_gates(target, self.name)

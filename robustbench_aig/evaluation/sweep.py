@@ -215,11 +215,7 @@ class _Engine:
 
     def _reference(self, cell: Cell) -> Reference | None:
         """The images that the cell's attack learns from; made anew for every job, because attacks remember in it."""
-        if cell.reference is None:
-            return None
-        data, device = cell.reference, self.settings.device
-        images = data.images(torch.arange(len(data))).to(device, memory_format=torch.channels_last)
-        return Reference(images, data.labels.to(device), data.ids.to(device), data.classes)
+        return None if cell.reference is None else Reference.of(cell.reference, self.settings.device)
 
     def _clean(self, cell: Cell) -> Scores:
         """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""

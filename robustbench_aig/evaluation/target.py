@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.models.gates import GateTrace, Gradient, Policy
 from robustbench_aig.models.noise import Stage, uniform
@@ -89,6 +90,12 @@ class Reference:
     ids: Tensor
     classes: tuple[str, ...] = ()
     memory: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, data: Dataset, device: torch.device) -> "Reference":
+        """All images of a data set, nothing learnt yet."""
+        images = data.images(torch.arange(len(data))).to(device, memory_format=torch.channels_last)
+        return cls(images, data.labels.to(device), data.ids.to(device), data.classes)
 
 
 @dataclass(frozen=True)

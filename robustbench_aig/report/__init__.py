@@ -9,11 +9,21 @@ from typing import Any
 
 from rich.console import Console
 
-from robustbench_aig.report import compare, tables
+from robustbench_aig.report import compare, rivals, tables
 from robustbench_aig.report.headline import headlines
 from robustbench_aig.report.run import Run, read_run
 
-__all__ = ["Run", "audit_run", "compare_runs", "describe_run", "print_run", "read_run", "show_run", "write_report"]
+__all__ = [
+    "Run",
+    "audit_run",
+    "compare_attacks",
+    "compare_runs",
+    "describe_run",
+    "print_run",
+    "read_run",
+    "show_run",
+    "write_report",
+]
 
 
 def write_report(run: Path, groups: Sequence[str] = ()) -> list[Path]:
@@ -121,3 +131,22 @@ def compare_runs(runs: Sequence[Path], console: Console | None = None) -> dict[s
         for part in compare.tables(found):
             console.print(part)
     return {"runs": [run.name for run in loaded], "comparisons": [pair.as_json() for pair in found]}
+
+
+def compare_attacks(
+    run: Path, measure: str, attacks: Sequence[str] = (), console: Console | None = None
+) -> dict[str, Any]:
+    """Hold the first of the attacks of a run against the others, image by image; print it if a console is given.
+
+    Returns:
+        ``run``, its name, ``measure``, and ``comparisons``, each as :meth:`.rivals.Duel.as_json` gives it.
+
+    Raises:
+        As :func:`.rivals.duels` and :func:`read_run`.
+    """
+    loaded = read_run(run)
+    found = rivals.duels(loaded, measure, attacks)
+    if console is not None:
+        for part in rivals.tables(found, measure):
+            console.print(part)
+    return {"run": loaded.name, "measure": measure, "comparisons": [duel.as_json() for duel in found]}

@@ -146,6 +146,9 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         (["report", "nowhere"], 3, "no run folder"),
         (["show", "nowhere"], 3, "no run folder"),
         (["compare", "nowhere"], 3, "no run folder"),
+        (["compare", "nowhere", "--measure", "macs"], 3, "no run folder"),
+        (["compare", "one", "other", "--measure", "macs"], 2, "name one run"),
+        (["compare", "nowhere", "-a", "fgsm"], 2, "--attack goes with --measure"),
         (["audit", "nowhere"], 3, "no run folder"),
         (["audit", "nowhere", "--full"], 3, "no run folder"),
         ([*SWEEP, "--eot", "few"], 2, "--eot must be auto or a number"),
@@ -178,6 +181,7 @@ def test_models_that_break_the_contract_are_refused(run: Run, factories: Path, f
         ("good", "gates:open", "'nets:good' has none"),
         ("deep", "gates:route:to=101", "has 3 gates, this model has 21"),
         ("deep", "gates:route:to=class/lion", "unknown class 'lion'"),
+        ("deep", "gates:universal:aim=misclassify,estimator=exact", "exact enumeration goes up to 10 gates"),
         ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 10 gates"),
     ],
 )
@@ -199,6 +203,7 @@ def test_gate_attacks_that_cannot_be_are_refused(
         "out",
     ]
     refused(run(*arguments), 2, text)
+    assert not Path("out").exists()
 
 
 def test_folders_that_are_not_ours_are_refused(run: Run, checkpoint: Path) -> None:
