@@ -19,12 +19,15 @@ from robustbench_aig.evaluation.target import frozen
 IMAGES = 128
 STEPS = 100
 QUERIES = 5000
-BUDGETS = {"8/255": 8 / 255, "2/255": 2 / 255}
+BUDGETS = {"8/255": 8 / 255, "0.5/255": 0.5 / 255}
 PEER = "torchattacks"
 
 
 def run(subject: Subject) -> list[Row]:
-    """Which images are broken at 8/255, and at 2/255, where some hold out to the last member."""
+    """Which images are broken at 8/255, and at 0.5/255, where many hold out to the last member.
+
+    torchattacks' FAB takes no channels-last images, so its members get contiguous ones.
+    """
     model = subject.model.network
     images, labels = subject.images[:IMAGES], subject.labels[:IMAGES]
     classes = len(subject.dataset.classes)
@@ -37,7 +40,8 @@ def run(subject: Subject) -> list[Row]:
             def ours(budget: float = budget) -> Tensor:
                 return subject.fooled(attack(subject.target(len(images)), images, labels, [budget]))
 
-            contenders = {OURS: ours, PEER: fooled(partial(_members, classes), model, images, labels, [budget])}
+            theirs = fooled(partial(_members, classes), model, images.contiguous(), labels, [budget])
+            contenders = {OURS: ours, PEER: theirs}
             seen = measure(contenders, repeats=min(subject.repeats, 3))
             broken = {name: f"{int(one.answer.sum())} broken" for name, one in seen.items() if one.answer is not None}
             table += rows("auto", f"{len(images)} images, {label}", seen, PEER, {OURS: 0.5}, broken)

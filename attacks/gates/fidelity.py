@@ -16,11 +16,13 @@ from attacks.gates.estimators import LEAST, Estimator, estimate
 from attacks.gates.joint import Joint
 from attacks.gates.objectives import Goal
 from robustbench_aig.data.dataset import Dataset
+from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.gating import Gating
 from robustbench_aig.evaluation.measured import mean
 from robustbench_aig.evaluation.target import Passes, Target, frozen
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models.classifier import Classifier
+from robustbench_aig.models.enumeration import require_enumerable
 from robustbench_aig.provenance import machine, revision, versions
 from robustbench_aig.report.figures import estimators, style
 
@@ -125,6 +127,9 @@ def study(model: Classifier, dataset: Dataset, device: torch.device, *, seed: in
     Raises:
         UsageError: the model has no gates, or too many.
     """
+    if not model.gates:
+        raise UsageError(f"'{model.name}' has no gates, so there is nothing to estimate; name a ConvNet-AIG by -m.")
+    require_enumerable(model.gates)
     pixels = dataset.images(torch.arange(len(dataset))).to(device, memory_format=torch.channels_last)
     labels, ids = dataset.labels.to(device), dataset.ids.to(device)
     rows = torch.arange(len(ids), device=device)

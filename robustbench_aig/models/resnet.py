@@ -45,8 +45,8 @@ class BasicBlock(torchvision_resnet.BasicBlock):
         return self.bn2(self.conv2(out))  # type: ignore[no-any-return]
 
     def finish(self, total: Tensor) -> Tensor:
-        """What follows the sum of the shortcut and the (possibly skipped) residual branch."""
-        return torch.relu(total)
+        """What follows the sum of shortcut and (possibly skipped) residual branch; in place without gradients."""
+        return torch.relu(total) if torch.is_grad_enabled() else total.relu_()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.shortcut(x) + self.residual(x))

@@ -155,6 +155,8 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         ([*SWEEP, "--gating", "deterministic", "--attacker", "known-noise"], 2, "nothing in this grid is random"),
         ([*SWEEP, "-a", "torchattacks:PGD", "--attacker", "known-noise"], 2, "cannot be told each image's noise"),
         (["list", "model"], 2, "is not one of"),
+        (["estimators", "-m", "resnet20-cifar10", "--limit", "2", "-o", "out"], 2, "has no gates"),
+        (["estimators", "--repeats", "0", "-o", "out"], 2, "--repeats must be 1 or more"),
     ],
 )
 def test_mistakes(run: Run, elsewhere: Path, checkpoint: Path, arguments: list[str], code: int, text: str) -> None:
@@ -449,3 +451,15 @@ def stored(images: torch.Tensor) -> torch.Tensor:
         Image.fromarray(levels).save(buffer, "JPEG", quality=75)
         decoded.append(torch.from_numpy(np.array(Image.open(buffer))))
     return torch.stack(decoded)[:, None].float() / 255
+
+
+def test_estimators_are_held_against_the_exact_gradient(run: Run, checkpoint: Path) -> None:
+    done = run("estimators", "-m", f"aig20@{checkpoint}", "--limit", "2", "--repeats", "1", "-o", "found", "--json")
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(done.stdout)
+    exact = [row for row in rows if row["estimator"] == "exact"]
+    assert {row["objective"] for row in exact} == {"multiply-adds", "cross-entropy"}
+    assert all(row["cosine"] == 1 for row in exact)
+    assert max(row["cosine"] for row in rows) <= 1
+    assert len(Path("found/estimators.csv").read_text().splitlines()) == len(rows) + 1
+    assert Path("found/estimators.png").stat().st_size > 10_000

@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from robustbench_aig.report.figures import style
 
@@ -21,7 +22,7 @@ def fidelity(table: pd.DataFrame) -> Figure:
     """Cosine to the exact gradient against passes, a panel per model and objective; a line joins numbers of draws.
 
     Args:
-        table: columns ``model, objective, images, estimator, draws, cosine, cosine_lo, cosine_hi, forwards, backwards``.
+        table: as :func:`attacks.gates.fidelity.study` makes it.
     """
     groups = list(table.groupby(["model", "objective"], sort=False))
     figure, axes = style.grid(len(groups), 2, 4.9, 3.4)
@@ -42,11 +43,9 @@ def fidelity(table: pd.DataFrame) -> Figure:
                 capsize=2,
                 label=str(estimator),
             )
-            if len(part) > 1:
-                for x, y, n in zip(passes, part["cosine"], part["draws"], strict=True):
-                    place.annotate(str(n), (x, y), (0, -11), textcoords="offset points", ha="center", fontsize=7.5)
         place.set_xscale("log")
-        place.set_ylim(0, 1.04)
+        place.xaxis.set_major_formatter(FuncFormatter(lambda passes, _: f"{passes:g}"))
+        place.set_ylim(rows["cosine_lo"].min() - 0.03, 1.02)
         place.set_xlabel("forward and backward passes of one gradient")
         style.two_lines(place, str(model), f"{objective}, {int(rows['images'].iloc[0])} images")
     axes[0].set_ylabel("cosine to the exact gradient")
