@@ -1,4 +1,9 @@
-"""A whole sweep, from the plan to the audit's findings on disk, beside the attack and scoring passes that it is for."""
+"""A whole sweep, from the plan to the tables on disk, beside the passes that it is for: clean scores, attack, scores of
+the attacked images, and where there are gates those with features and graphs crossed.
+
+The audit makes passes of its own. It is timed alone, by resuming a finished sweep, and the ratio of the sweep leaves it
+out; the row of the audit tells what it adds.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -7,18 +12,21 @@ from pathlib import Path
 
 import torch
 
-from attacks.benchmarks.measure import OURS, Row, compare
+from attacks.benchmarks.measure import OURS, Row, measure, rows
 from attacks.benchmarks.subject import EPSILONS, Subject
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from robustbench_aig.evaluation.attackers import paths
 from robustbench_aig.evaluation.epsilons import Epsilon
 from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.plan import Settings
-from robustbench_aig.evaluation.scoring import score
+from robustbench_aig.evaluation.mediation import cross
+from robustbench_aig.evaluation.plan import Settings, plan
+from robustbench_aig.evaluation.scoring import score_cell
 from robustbench_aig.evaluation.sweep import DEFAULT_BATCH, sweep
-from robustbench_aig.evaluation.target import Passes, Target, frozen
+from robustbench_aig.evaluation.target import Passes, frozen
 
 DRAWS = 10
+PASSES, AUDIT = "passes", "audit"
 
 
 def run(subject: Subject) -> list[Row]:
@@ -33,10 +41,16 @@ def run(subject: Subject) -> list[Row]:
     }
     table = []
     for name, settings in cases.items():
-        contenders = {"passes": _passes(settings), OURS: _sweep(settings)}
+        with tempfile.TemporaryDirectory() as finished:
+            contenders = {PASSES: _passes(settings), OURS: _sweep(settings), AUDIT: _resumed(settings, Path(finished))}
+            seen = measure(contenders, min(3, subject.repeats))
+        whole, audit = seen[OURS], seen[AUDIT]
+        seen[OURS] = replace(
+            whole, seconds=whole.seconds - audit.seconds, cpu_seconds=whole.cpu_seconds - audit.cpu_seconds
+        )
         case = f"{name}, {len(subject.dataset)} images"
-        repeats = min(3, subject.repeats)
-        table += compare("overhead", case, contenders, reference="passes", repeats=repeats, limits={OURS: 1.05})
+        notes = {OURS: "without its audit", AUDIT: "of the same sweep"}
+        table += rows("overhead", case, seen, PASSES, {OURS: 1.05}, notes)
     return table
 
 
@@ -48,23 +62,31 @@ def _sweep(settings: Settings) -> Callable[[], None]:
     return answer
 
 
+def _resumed(settings: Settings, folder: Path) -> Callable[[], None]:
+    """All that a sweep does when its cells are there already."""
+    sweep(settings, folder / "run")
+
+    def answer() -> None:
+        sweep(settings, folder / "run")
+
+    return answer
+
+
 def _passes(settings: Settings) -> Callable[[], None]:
-    """The clean scores, the attack and its scores, batch by batch, kept nowhere."""
-    (model,), (attack,), data, device = settings.models, settings.attacks, settings.dataset, settings.device
-    gating = settings.gatings[0] if model.gates else Gating("none")
-    draws = settings.draws if gating.stochastic else 1
+    """Clean scores, attack, scores and crossed scores, batch by batch, kept nowhere."""
+    clean, attacked = plan(settings)
+    attack, data, device = settings.attacks[0], settings.dataset, settings.device
     budgets = [epsilon.value for epsilon in settings.epsilons]
 
     def answer() -> None:
-        with frozen(model.network):
+        with frozen(clean.model.network):
             for index in torch.arange(len(data)).split(DEFAULT_BATCH[device.type]):
                 images = data.images(index).to(device, memory_format=torch.channels_last)
                 labels, ids = data.labels[index].to(device), data.ids[index].to(device)
-                passes = Passes.none(len(ids), device)
-                rows = torch.arange(len(ids), device=device)
-                target = Target(model.network, gating, model.gates, ids, rows, passes, 0, transfer=gating.stochastic)
-                crafted = attack(target, images, labels, budgets)
-                for batch in (images, *crafted):
-                    score(model.network, gating, model.gates, None, batch, labels, ids, seed=0, draws=draws)
+                before = score_cell(clean, images, labels, ids)
+                _, target = next(paths(attacked, ids, Passes.none(len(ids), device)))
+                for batch in attack(target, images, labels, budgets):
+                    after = score_cell(attacked, batch, labels, ids)
+                    cross(attacked, images, batch, labels, ids, before, after)
 
     return answer

@@ -34,7 +34,7 @@ from robustbench_aig.progress import Progress, Silent
 from robustbench_aig.provenance import provenance
 from robustbench_aig.store import RunFolder
 
-DEFAULT_BATCH = {"cpu": 250, "cuda": 2000}
+DEFAULT_BATCH = {"cpu": 128, "cuda": 2000}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _shares_crafting(cell: Cell) -> tuple[Any, ...]:
 class _Engine:
     def __init__(self, settings: Settings, folder: RunFolder, progress: Progress) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 250)
+        self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 128)
         self.clean: dict[str, Scores] = {}
         self.settled: dict[str, eot.Settled] = {}
 
