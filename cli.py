@@ -363,6 +363,7 @@ def analyze(experiment: str, **given: Any) -> None:
     extremes    images that use the fewest and the most layers (Fig. 9)
     thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
     costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
+    graphs      how many gates must flip before an image is misclassified
     claims      what the paper says of gates: held, not held or undecided
 
     Fig. 10 is a sweep and its report.

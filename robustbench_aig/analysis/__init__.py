@@ -10,6 +10,7 @@ EXPERIMENTS: dict[str, str] = {
     "extremes": "the images that use the fewest and the most layers (Fig. 9)",
     "thresholds": "accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)",
     "costs": "error against multiply-adds of several models (Tables 1 and 2, Fig. 4)",
+    "graphs": "how many gates must flip before an image is misclassified, over all its graphs",
     "claims": "the paper's statements about gates, each held, not held or undecided",
 }
 """What ``analyze`` can do: name and summary."""

@@ -1,6 +1,7 @@
 """``analyze``: every experiment on a small network, its numbers against the model itself, and what it refuses."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli import cli
-from robustbench_aig.analysis import EXPERIMENTS, claims, costs, extremes, layers, rates
+from robustbench_aig.analysis import EXPERIMENTS, claims, costs, extremes, graphs, layers, rates
 from robustbench_aig.analysis.study import Seen, Study, look
 from robustbench_aig.data import load_dataset
 from robustbench_aig.evaluation.gating import Gating
@@ -21,7 +22,7 @@ from robustbench_aig.evaluation.scoring import Scores
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.checkpoints import Card
-from robustbench_aig.models.gates import Deterministic
+from robustbench_aig.models.gates import Deterministic, Forced
 from robustbench_aig.models.resolve import load_model
 from tests.report.runs import Population, grid, write
 
@@ -255,3 +256,32 @@ def test_a_damaged_training_log_is_refused(run: Run, folders: Path, tmp_path: Pa
     save(tmp_path / "aig", "aig20", target_rate=0.7)
     (tmp_path / "aig" / "history.json").write_text(text)
     refused(run("training", "-m", f"aig20@{tmp_path / 'aig'}", "-q", "-o", tmp_path / "out"), 1, "no training log of")
+
+
+def test_graphs_are_those_of_forcing_each(study: Study) -> None:
+    few = dataclasses.replace(study, dataset=load_dataset("digits", limit=6))
+    found = graphs.analyze(few)
+    (model,) = few.models
+    images = few.dataset.images(torch.arange(6))
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=model.gates)))
+    with torch.no_grad():
+        own = model.network.traced(images, Deterministic())[1].open  # type: ignore[operator]
+        verdicts = [model.network.traced(images, Forced(graph[None]))[0].argmax(1) for graph in every]  # type: ignore[operator]
+    wrong = torch.stack(verdicts) != few.dataset.labels
+    apart = (every[:, None] - own).abs().sum(2)
+    nearest = torch.where(wrong, apart, torch.inf).amin(0)
+    row = found.tables["graphs-models"].iloc[0]
+    assert row["wrong_graphs"] == pytest.approx(wrong.float().mean().item())
+    assert row["every_graph_right"] == pytest.approx((~wrong).all(0).float().mean().item())
+    assert row["deterministic"] == pytest.approx((nearest != 0).float().mean().item())
+    flips = found.tables["graphs"]
+    assert list(flips["images"]) == [int((nearest == n).sum()) for n in range(10)] + [int(nearest.isinf().sum())]
+    sampled = next(iter(look(dataclasses.replace(few, draws=400), few.models, (Gating("stochastic"),))))
+    assert row["stochastic"] == pytest.approx(sampled.accuracy.mean(), abs=0.06)
+
+
+def test_graphs_of_a_network_beyond_the_limit_are_refused(run: Run, tmp_path: Path) -> None:
+    deep = save(tmp_path / "deep", "aig32")
+    result = run("graphs", "-m", f"aig32@{deep}", *FEW, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "up to 10 gates, this model has 15" in result.stderr
