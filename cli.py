@@ -184,6 +184,13 @@ def train(architecture: str, **given: Any) -> None:
 @click.option(
     "--eot", default="8", show_default=True, help="Draws that one adaptive gradient averages over; auto doubles them."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of gradients, for attacks that are as strong with less (pgd, bim); verdicts are always in float32.",
+)
 @click.option("--seed", multiple=True, type=int, default=[0], show_default=True, help="Each repeats the grid.")
 @click.option("--batch-size", default="auto", show_default=True, help="Images per pass, or auto.")
 @click.option("--audit", type=click.Choice(["core", "full"]), default="core", show_default=True, help="Tier of checks.")
@@ -264,6 +271,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
         attackers=tuple(dict.fromkeys(given["attacker"])),
         draws=given["draws"],
         eot=eot or "auto",
+        half=given.get("precision") == "bfloat16",
         seeds=tuple(dict.fromkeys(given["seed"])),
         device=device,
         batch_size=size,

@@ -151,6 +151,8 @@ class Run:
                 self._top = torch.where(larger.view(-1, 1, 1, 1), points, self._top[0]), values.maximum(self._top[1])
             return None
         aim = self.search.aim.take(self.part.rows)
+        if self.part.target.half:
+            view = self._checked(points, aim, view)
         success = aim.success(view)
         self.search.offer(self.part.rows, points, success, aim.margin(view))
         if not self._decides:
@@ -160,6 +162,14 @@ class Run:
             return None
         self.part = self.part.take(index)
         return index
+
+    def _checked(self, points: Tensor, aim: Aim, view: View) -> View:
+        """The view with successes seen in bfloat16 judged again in float32."""
+        index = (aim.success(view) > 0).nonzero()[:, 0]
+        if not len(index):
+            return view
+        real = judge(self.part.target.take(index), points[index])
+        return View(view.logits.index_copy(1, index, real.logits), view.trace)
 
     def end(self, points: Tensor) -> None:
         """Judge the last iterate, and the one with the largest loss if it has not been."""

@@ -24,6 +24,8 @@ class Attack(ABC):
     needs_gradient: ClassVar[bool] = True
     needs_gates: ClassVar[bool] = False
     iterated: ClassVar[bool] = True
+    takes_half: ClassVar[bool] = False
+    """Whether its gradients may be taken in bfloat16 and the result is as strong."""
     follows_noise: ClassVar[bool] = True
     """Whether it can attack each image under the noise of that image."""
 

@@ -37,6 +37,7 @@ BENCHMARKS = {
         Benchmark("pgd-10", "pgd_10", "PGD-10 with every image attacked to the end, beside its floor and libraries"),
         Benchmark("pgd-40", "pgd_40", "robust accuracy under PGD-40 at 8/255, beside libraries"),
         Benchmark("pgd-sweep", "pgd_sweep", "PGD-40 over nine epsilons, beside nine runs of it"),
+        Benchmark("bfloat16", "bfloat16", "PGD-40 with gradients in bfloat16, beside float32"),
         Benchmark("auto", "auto", "auto beside torchattacks' AutoAttack with 100 steps, on 128 images"),
         Benchmark("skipping", "skipping", "gated inference at rates .5, .7, .9, beside the plain network"),
         Benchmark("eot", "eot", "a gradient over 20 gate draws, beside 20 passes"),

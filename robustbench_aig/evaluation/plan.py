@@ -47,6 +47,8 @@ class AttackLike(Protocol):
     @property
     def needs_gradient(self) -> bool: ...
     @property
+    def takes_half(self) -> bool: ...
+    @property
     def follows_noise(self) -> bool: ...
     def settings(self) -> dict[str, Any]: ...
     def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None: ...
@@ -73,6 +75,7 @@ class Settings:
         device: where to compute; does not enter identities.
         batch_size: images per pass; None finds one. Does not enter identities.
         reference: images that attacks may learn from and that are not attacked; needed by those that learn.
+        half: gradients in bfloat16, of attacks that take them; verdicts stay in float32.
         audit: the tier of checks that ends the sweep.
         audit_images: how many images the full tier tries again.
     """
@@ -90,6 +93,7 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
     reference: Dataset | None = None
+    half: bool = False
     audit: Tier = "core"
     audit_images: int = 200
 
@@ -114,6 +118,7 @@ class Cell:
     seed: int
     reference: Dataset | None = None
     chosen: int | None = None
+    half: bool = False
 
     @property
     def stochastic(self) -> bool:
@@ -153,6 +158,8 @@ class Cell:
             "draws": self.scoring_draws,
             "seed": self.seed,
         }
+        if self.half and self.attack is not None:
+            identity["half"] = True
         if self.reference is not None:
             identity["reference"] = [self.reference.split, self.reference.index_hash, self.reference.content_hash]
         return identity
@@ -194,6 +201,8 @@ def plan(settings: Settings) -> list[Cell]:
         raise UsageError("two models have the same name; give each model once.")
     if settings.draws < 1 or (settings.eot != "auto" and settings.eot < 1):
         raise UsageError("the numbers of draws must be at least 1.")
+    if settings.half and not any(attack.takes_half for attack in settings.attacks):
+        raise UsageError("none of these attacks takes gradients in bfloat16; leave --precision out, or add pgd.")
     cells = list({cell.id: cell for cell in _cells(settings)}.values())
     if set(settings.attackers) == {"known-noise"} and not any(cell.stochastic for cell in cells):
         raise UsageError("nothing in this grid is random, so there is no noise to know; choose another --attacker.")
@@ -222,6 +231,7 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                                 settings.eot,
                                 seed,
                                 settings.reference if attack is not None and attack.learns else None,
+                                half=settings.half and attack is not None and attack.takes_half,
                             )
                             if not _needless(cell, settings):
                                 yield cell

@@ -116,6 +116,7 @@ class Target:
         surrogate: which stand-in of the defence is differentiated; None if the defence itself can be.
         gradient_stage: the stream that gradients draw from.
         fixed_noise: draw numbers stay the same at every step (common random numbers).
+        half: gradients are taken in bfloat16. Their own forward pass then says nothing for sure of an image.
         known: the scoring draw whose numbers the attacker knows: all passes use them, so nothing is random to him.
         transfer: the images will be scored on something else, so that fooling this target decides nothing.
         reference: images to learn from, for the attacks that need some.
@@ -137,6 +138,7 @@ class Target:
     transfer: bool = False
     reference: Reference | None = None
     known: int | None = None
+    half: bool = False
 
     @property
     def stochastic(self) -> bool:
@@ -149,6 +151,11 @@ class Target:
         """Whether the forward pass of a gradient is already the verdict: no randomness, and the real defence runs in
         it."""
         return not self.stochastic and self.surrogate != "end-to-end"
+
+    @property
+    def full(self) -> "Target":
+        """The same with gradients in float32."""
+        return replace(self, half=False) if self.half else self
 
     def take(self, index: Tensor) -> "Target":
         """The target for a subset of the batch; passes still count towards the whole."""
@@ -175,7 +182,9 @@ class Target:
         seen: list[View] = []
 
         def function(inputs: Tensor) -> Tensor:
-            seen.append(self._view(inputs, draws, self.gradient_stage, self.gate_gradient, policy, differentiable=True))
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half):
+                view = self._view(inputs, draws, self.gradient_stage, self.gate_gradient, policy, differentiable=True)
+            seen.append(View(view.logits.float(), view.trace))
             return objective(seen[0])
 
         values, gradient = self.differentiate(images, function)
