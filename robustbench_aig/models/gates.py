@@ -94,7 +94,13 @@ class FoldedGate(nn.Module):
             self.register_buffer(name, values.detach().clone())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Margins (N,) of block inputs (N, C, H, W)."""
+        """Margins (N,), always in float32, of block inputs (N, C, H, W)."""
+        if torch.is_autocast_enabled(features.device.type):  # asked, since leaving a context costs as much as a layer
+            with torch.autocast(features.device.type, enabled=False):
+                return self._margins(features)
+        return self._margins(features)
+
+    def _margins(self, features: Tensor) -> Tensor:
         # read at once, and with the mean as a sum and a factor: at batch 1 a gate's cost is what Python does around it
         hidden_weight, hidden_bias, weight, bias = self._buffers.values()
         share = 1 / features.shape[2:].numel()

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import attacks
+from attacks.losses import Aim
 from robustbench_aig.errors import UsageError
 from robustbench_aig.evaluation.plan import plan
 from robustbench_aig.evaluation.target import View
+from robustbench_aig.models.fused import fuse
 from tests.evaluation import grids
 
 BUDGETS = [k / 255 for k in (12, 24)]
@@ -54,8 +56,6 @@ def test_a_success_seen_in_bfloat16_alone_is_none(plain, monkeypatch):
 
 
 def test_gradients_are_those_of_float32_up_to_its_digits(plain):
-    from attacks.losses import Aim
-
     aim = Aim(plain.labels).objective("ce")
     gradients = [plain.target(half=h).gradient(plain.images, aim)[1].flatten(1) for h in (False, True)]
     assert torch.nn.functional.cosine_similarity(*gradients).median() > 0.98
@@ -74,3 +74,14 @@ def test_cells_in_bfloat16_have_an_identity_of_their_own_and_others_keep_theirs(
 def test_asking_for_it_without_an_attack_that_takes_it_is_refused():
     with pytest.raises(UsageError, match="leave --precision out"):
         plan(grids.settings(half=True))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_gates_decide_in_float32(gated, folded):
+    network = fuse(gated.network) if folded else gated.network
+    target = replace(gated.target("stochastic", draws=4), model=network)
+    aim = Aim(gated.labels).objective("ce")
+    (_, exact, _), (_, rough, view) = (replace(target, half=h).gradient(gated.images, aim) for h in (False, True))
+    assert view.trace is not None
+    assert view.trace.margin.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(exact.flatten(1), rough.flatten(1)).median() > 0.95
