@@ -302,7 +302,7 @@ def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> Non
 @click.option(
     "--measure",
     metavar="NAME",
-    help="Compare the attacks of one run in place of its models, by accuracy, macs, executed, flips or kept.",
+    help="Compare the attacks of a run, not models: by accuracy, macs, executed, flips, kept, features or gates.",
 )
 @click.option(
     "-a", "--attack", multiple=True, help="With --measure: the attack that is held against the others [the first]."

@@ -12,16 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_aig.evaluation.measured import Measure, difference, plain, share
+from robustbench_aig.evaluation.measured import CROSSED_DRAWS, Measure, difference, plain, share
 from robustbench_aig.evaluation.plan import Cell
 from robustbench_aig.evaluation.scoring import Scores
 from robustbench_aig.evaluation.target import defense_noise, run
 from robustbench_aig.models.gates import Forced
 
 Bools = npt.NDArray[np.bool_]
-
-DRAWS = 2
-"""Scoring draws that are crossed, or all where there are fewer. Images are the unit, so few draws are enough."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def cross(
     """
     if cell.gating.kind not in ("deterministic", "stochastic"):
         return None
-    draws = min(DRAWS, cell.scoring_draws)
+    draws = min(CROSSED_DRAWS, cell.scoring_draws)
     features, gates = after.correct[:draws].copy(), before.correct[:draws].copy()
     moved = (before.open[:draws] != after.open[:draws]).any(2)
     for draw in range(draws):

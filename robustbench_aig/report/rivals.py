@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from robustbench_aig.errors import UsageError, UserError, unknown
 from robustbench_aig.evaluation.comparisons import compare
+from robustbench_aig.evaluation.measured import CROSSED_DRAWS
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run
 
@@ -38,15 +40,22 @@ def _lists(column: pd.Series) -> Values:
     return np.asarray(np.stack(column.to_list()).mean(1), np.float64)
 
 
+def _crossed(part: str, seen: pd.DataFrame, draws: int) -> Values:
+    return np.asarray(seen[f"correct_{part}"].to_numpy() / min(CROSSED_DRAWS, draws), np.float64)
+
+
 MEASURES = {
     "accuracy": Measure(("correct",), lambda seen, draws: seen["correct"].to_numpy() / draws, text.percent),
     "macs": Measure(("macs_adv",), lambda seen, draws: seen["macs_adv"].to_numpy(), lambda n: f"{n / 1e6:.2f} M"),
     "executed": Measure(("open_adv",), lambda seen, draws: _lists(seen["open_adv"]) / draws, text.percent),
     "flips": Measure(("flips",), lambda seen, draws: _lists(seen["flips"]) / draws, text.percent),
     "kept": Measure(("graph_kept",), lambda seen, draws: seen["graph_kept"].to_numpy() / draws, text.percent),
+    "features": Measure(("correct_features",), partial(_crossed, "features"), text.percent),
+    "gates": Measure(("correct_gates",), partial(_crossed, "gates"), text.percent),
 }
 """``accuracy``; multiply-adds (``macs``); the share of gates that are open (``executed``), that decide otherwise than
-on the clean image (``flips``); how often a whole graph is as it was (``kept``)."""
+on the clean image (``flips``); how often a whole graph is as it was (``kept``); accuracy where the attacked image lends
+only its ``features``, or only its ``gates``."""
 
 
 @dataclass(frozen=True)

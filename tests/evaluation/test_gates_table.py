@@ -13,7 +13,7 @@ import defenses
 from robustbench_aig.data import load_dataset
 from robustbench_aig.evaluation.epsilons import Epsilon
 from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.mediation import DRAWS
+from robustbench_aig.evaluation.measured import CROSSED_DRAWS
 from robustbench_aig.evaluation.sweep import sweep
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier
@@ -91,7 +91,7 @@ def test_measures_agree_with_the_summary(folder: Path, table: pd.DataFrame) -> N
     assert (wide.hamming_max >= wide.hamming).all()
     fixed = summary.draws == 1
     assert wide.mediation_both[fixed].to_numpy() == pytest.approx(summary.accuracy[fixed].to_numpy())
-    assert (wide.mediation_draws == np.minimum(DRAWS, summary.draws)).all()
+    assert (wide.mediation_draws == np.minimum(CROSSED_DRAWS, summary.draws)).all()
     total = wide.mediation_neither - wide.mediation_both
     parts = wide.mediation_direct + wide.mediation_indirect + wide.mediation_interaction
     assert parts.to_numpy() == pytest.approx(total.to_numpy())

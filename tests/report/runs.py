@@ -186,6 +186,7 @@ def _write_cell(store: RunFolder, population: Population, cell: Cell, identifier
         if gated:
             columns |= {"macs_clean": macs_clean, "macs_adv": macs_adv}
             columns |= {"open_clean": list(clean_open), "open_adv": list(opened), "flips": list(flips)}
+            columns |= {f"correct_{part}": np.minimum(correct, 2) for part in ("features", "gates")}
             columns |= {"graph_kept": ((flips == 0).all(1) * draws).astype(np.uint16)}
         samples.append(pa.table(columns))
         if gated and eps:

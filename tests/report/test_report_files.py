@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from robustbench_aig.errors import UsageError
@@ -37,13 +38,15 @@ def test_pictures_are_large_enough_to_read_and_hold_no_metadata(reported: Path) 
             assert np.asarray(image.convert("L")).std() > 10
 
 
+def titles(place: Axes) -> tuple[str, str]:
+    """The bold line above a panel and the plain one."""
+    return place.get_title(loc="left").strip(), place.texts[0].get_text()
+
+
 def test_accuracy_figure_draws_the_table(run_folder: Path) -> None:
     run = read_run(run_folder)
     axes = figures.accuracy(run).axes
-    assert [place.get_title(loc="left") for place in axes] == [
-        "fgsm, static attacker",
-        "pgd:steps=20, adaptive attacker",
-    ]
+    assert [titles(place) for place in axes] == [("fgsm", "static attacker"), ("pgd:steps=20", "adaptive attacker")]
     drawn = [line.get_ydata() for place in axes for line in place.lines if len(line.get_xdata()) == 5]
     np.testing.assert_allclose(
         sorted(map(list, drawn)), sorted(list(curve.rows["accuracy"]) for curve in run.curves), atol=1e-12
@@ -57,9 +60,9 @@ def test_many_curves_get_a_panel_per_defence(tmp_path: Path) -> None:
     cells = list(grid())
     others = [{**cell, "model": "resnet32"} for cell in cells if cell["model"] == "resnet20"]
     run = read_run(write(tmp_path / "run", Population(40, 3, (4, 8)), cells + others))
-    titles = [place.get_title(loc="left") for place in figures.accuracy(run).axes]
-    assert titles[:2] == ["fgsm, static attacker · no defence", "fgsm, static attacker · jpeg:75"]
-    assert len(titles) == 4
+    panels = [titles(place) for place in figures.accuracy(run).axes]
+    assert panels[:2] == [("fgsm", f"static attacker · {defense}") for defense in ("no defence", "jpeg:75")]
+    assert len(panels) == 4
 
 
 def test_execution_figure_draws_rates_and_flips_of_a_group(run_folder: Path) -> None:

@@ -50,6 +50,8 @@ def test_means_are_those_of_the_samples(run: Path, measure: str) -> None:
         "executed": table["exec_rate_adv"],
         "flips": np.stack(seen["flips"].to_list()).mean() / 10,
         "kept": seen["graph_kept"].mean() / 10,
+        "features": seen["correct_features"].mean() / 2,
+        "gates": seen["correct_gates"].mean() / 2,
     }
     assert first["first"] == pytest.approx(expected[measure])
     assert (first["a"], first["b"]) == ("pgd:steps=40", "fgsm")

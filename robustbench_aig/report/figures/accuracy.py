@@ -19,6 +19,7 @@ CROWDED = 6
 @dataclass(frozen=True)
 class _Panel:
     title: str
+    below: str
     curves: list[Curve]
 
 
@@ -45,7 +46,7 @@ def accuracy(run: Run) -> Figure:
             place.axhline(1 / run.classes, color=style.GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         style.epsilon_axis(place, panel.curves[0].rows)
         style.percent_axis(place, 1.02)
-        place.set_title(panel.title)
+        style.two_lines(place, panel.title, panel.below)
         place.set_xlabel(f"perturbation ε ({text.norm(panel.curves[0].norm)}, pixel values in [0, 1])")
         if number % columns == 0:
             place.set_ylabel("accuracy, %")
@@ -59,14 +60,13 @@ def _panels(run: Run) -> list[_Panel]:
         groups.setdefault((curve.attack, curve.attacker, curve.norm), []).append(curve)
     panels = []
     for (attack, attacker, norm), curves in groups.items():
-        title = f"{attack}, {attacker} attacker" + (f", {text.norm(norm)}" if len(_unique(run, "norm")) > 1 else "")
+        below = f"{attacker} attacker" + (f", {text.norm(norm)}" if len(_unique(run, "norm")) > 1 else "")
         if len(curves) <= CROWDED:
-            panels.append(_Panel(title, curves))
+            panels.append(_Panel(attack, below, curves))
             continue
         for defense in dict.fromkeys(curve.defense for curve in curves):
-            panels.append(
-                _Panel(f"{title} · {text.defense(defense)}", [curve for curve in curves if curve.defense == defense])
-            )
+            own = [curve for curve in curves if curve.defense == defense]
+            panels.append(_Panel(attack, f"{below} · {text.defense(defense)}", own))
     return panels
 
 
