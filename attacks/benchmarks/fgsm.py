@@ -6,28 +6,35 @@ import torch
 from torch import Tensor, nn
 
 from attacks.benchmarks.measure import OURS, Answer, Row, compare
-from attacks.benchmarks.peers import fooled, peers
+from attacks.benchmarks.peers import Crafting, fooled, peers
 from attacks.benchmarks.subject import EPSILONS, Subject
 from attacks.fgsm import FGSM
+from robustbench_aig.evaluation.sweep import DEFAULT_BATCH
 from robustbench_aig.evaluation.target import frozen
 
 
 def run(subject: Subject) -> list[Row]:
-    """Which images are fooled at each epsilon."""
-    model, images, labels = subject.model.network, subject.images, subject.labels
+    """Which images are fooled at each epsilon, in batches of a sweep's size for everybody."""
+    model, batches = subject.model.network, list(subject.batches(DEFAULT_BATCH[subject.device.type]))
 
     def floor() -> None:
-        inputs = images.clone().requires_grad_()
-        nn.functional.cross_entropy(model(inputs), labels, reduction="sum").backward()
-        with torch.no_grad():
-            for _ in EPSILONS:
-                (model(images).argmax(1) != labels).cpu()
+        for part in batches:
+            inputs = part.images.clone().requires_grad_()
+            nn.functional.cross_entropy(model(inputs), part.labels, reduction="sum").backward()
+            with torch.no_grad():
+                for _ in EPSILONS:
+                    (model(part.images).argmax(1) != part.labels).cpu()
 
     def ours() -> Tensor:
-        return subject.fooled(FGSM()(subject.target(), images, labels, EPSILONS))
+        crafted = [part.fooled(FGSM()(part.target(), part.images, part.labels, EPSILONS)) for part in batches]
+        return torch.cat(crafted, 1)
+
+    def theirs(craft: Crafting) -> Callable[[], Answer]:
+        answers = [fooled(craft, model, part.images, part.labels, EPSILONS) for part in batches]
+        return lambda: torch.cat([answer() for answer in answers], 1)
 
     contenders: dict[str, Callable[[], Answer]] = {"floor": floor, OURS: ours}
-    contenders |= {name: fooled(peer.fgsm, model, images, labels, EPSILONS) for name, peer in peers().items()}
-    case = f"{len(images)} images, {len(EPSILONS)} epsilons"
+    contenders |= {name: theirs(peer.fgsm) for name, peer in peers().items()}
+    case = f"{len(subject.images)} images, {len(EPSILONS)} epsilons"
     with frozen(model):
         return compare("fgsm", case, contenders, reference="floor", repeats=subject.repeats, limits={OURS: 1.05})

@@ -1,6 +1,7 @@
 """What benchmarks run on: models, images and how often."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -57,6 +58,11 @@ class Subject:
     def ids(self) -> Tensor:
         """(N,)."""
         return self.dataset.ids.to(self.device)
+
+    def batches(self, size: int) -> Iterator["Subject"]:
+        """The same with ``size`` of the images at a time."""
+        for rows in torch.arange(len(self.dataset)).split(size):
+            yield replace(self, dataset=self.dataset.take(rows))
 
     def target(self, count: int | None = None) -> Target:
         """The model as the static attacker sees it, for the first ``count`` images."""
