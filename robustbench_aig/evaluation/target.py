@@ -184,7 +184,7 @@ class Target:
         def function(inputs: Tensor) -> Tensor:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half):
                 view = self._view(inputs, draws, self.gradient_stage, self.gate_gradient, policy, differentiable=True)
-            seen.append(View(view.logits.float(), view.trace))
+            seen.append(View(view.logits.float(), view.trace) if self.half else view)
             return objective(seen[0])
 
         values, gradient = self.differentiate(images, function)
