@@ -32,6 +32,11 @@ class Part:
     aim: Aim
     clean: Tensor
 
+    @property
+    def full(self) -> "Part":
+        """The same with gradients in float32, whose own forward pass is a verdict."""
+        return Part(self.rows, self.target.full, self.aim, self.clean)
+
     def take(self, index: Tensor) -> "Part":
         """A subset."""
         return Part(self.rows[index], self.target.take(index), self.aim.take(index), self.clean[index])

@@ -77,8 +77,9 @@ class PGD(Stepwise):
         velocity = torch.zeros_like(points)
         for step in range(self.steps):
             objective = run.part.aim.objective(self.loss, self.average)
-            target = run.part.target if step < IN_HALF * self.steps else run.part.target.full
-            values, gradient, view = target.gradient(points, objective, restart * self.steps + step)
+            if step >= IN_HALF * self.steps:
+                run.part = run.part.full
+            values, gradient, view = run.part.target.gradient(points, objective, restart * self.steps + step)
             going = run.see(points, values, view)
             if going is not None:
                 if not len(going):
