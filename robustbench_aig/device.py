@@ -1,5 +1,7 @@
 """The device that ``--device`` names."""
 
+import ctypes
+
 import torch
 
 from robustbench_aig.errors import Prerequisite, UsageError
@@ -21,3 +23,15 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise Prerequisite(f"there is no device '{name}' ({count} CUDA devices found); use --device auto or cpu.")
     return torch.device(name)
+
+
+def give_back_memory() -> None:
+    """Return the pages of freed tensors to the system, where the C library can (glibc).
+
+    Its heap keeps what was freed, in pieces of many sizes as attacks' batches shrink, so that a long sweep would peak
+    higher than a short one.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library: nothing to ask it
+        return

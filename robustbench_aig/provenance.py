@@ -47,18 +47,27 @@ def machine(device: "torch.device") -> dict[str, Any]:
     """The device and its settings that can move the last bits of a result."""
     import torch
 
-    facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "system": platform.system()}
+    facts: dict[str, Any] = {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return facts
 
 
+def environment(device: "torch.device") -> dict[str, Any]:
+    """What ran: versions, code revision and machine, as every saved record has them."""
+    return {"versions": versions(), "revision": revision(), "machine": machine(device)}
+
+
 def provenance(settings: "Settings") -> dict[str, Any]:
     """Everything recorded about a sweep that does not enter identities."""
     return {
-        "versions": versions(),
-        "revision": revision(),
-        "machine": machine(settings.device),
+        **environment(settings.device),
         "models": {
             model.name: {"architecture": model.architecture, "weights": model.weights_hash} for model in settings.models
         },

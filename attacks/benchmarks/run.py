@@ -1,13 +1,11 @@
 """From the options of ``bench`` to a subject, and from rows to what is printed and saved."""
 
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from attacks.benchmarks.measure import Row
 from attacks.benchmarks.subject import Subject
@@ -18,7 +16,7 @@ from robustbench_aig.evaluation.target import DefenseLike
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models.classifier import check
 from robustbench_aig.models.resolve import load_model
-from robustbench_aig.provenance import machine, revision, versions
+from robustbench_aig.provenance import environment
 
 
 def subject_of(
@@ -76,16 +74,10 @@ def save(out: Path, name: str, rows: Sequence[Row], subject: Subject) -> None:
     with write_atomically(out / f"{name}.csv") as temporary:
         pd.DataFrame([row.as_dict() for row in rows]).to_csv(temporary, index=False, float_format="%.6g")
     record = {
-        "versions": versions(),
-        "revision": revision(),
-        "machine": {**machine(subject.device), "processor": platform.machine(), "capability": _capability()},
+        **environment(subject.device),
         "models": [subject.model.name, subject.gated.name],
         "dataset": [subject.dataset.name, len(subject.dataset)],
         "repeats": subject.repeats,
     }
     with write_atomically(out / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _capability() -> str:
-    return torch.backends.cpu.get_cpu_capability()

@@ -23,7 +23,7 @@ from robustbench_aig.evaluation.target import Passes, Target, frozen
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models.classifier import Classifier
 from robustbench_aig.models.enumeration import require_enumerable
-from robustbench_aig.provenance import machine, revision, versions
+from robustbench_aig.provenance import environment
 from robustbench_aig.report.figures import estimators, style
 
 DRAWS: Mapping[Estimator, tuple[int, ...]] = {
@@ -148,7 +148,7 @@ def save(table: pd.DataFrame, out: Path, config: dict[str, Any], device: torch.d
     files = [out / f"estimators.{kind}" for kind in ("csv", "json")]
     with write_atomically(files[0]) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    record = {"config": config, "versions": versions(), "revision": revision(), "machine": machine(device)}
+    record = {"config": config, **environment(device)}
     with write_atomically(files[1]) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     yield from files

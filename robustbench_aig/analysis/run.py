@@ -16,7 +16,7 @@ from robustbench_aig.errors import unknown
 from robustbench_aig.files import ensure_folder, write_atomically
 from robustbench_aig.models.classifier import check
 from robustbench_aig.models.resolve import load_models
-from robustbench_aig.provenance import machine, revision, versions
+from robustbench_aig.provenance import environment
 from robustbench_aig.report.figures import style
 
 CHECKED = 8
@@ -64,7 +64,7 @@ def analyze(
             check(model, sample, len(study.dataset.classes))
         findings = module.analyze(study)
         record |= _origin(study)
-    record |= {"versions": versions(), "revision": revision(), "machine": machine(device)}
+    record |= environment(device)
     return findings.shown, _write(findings, out, experiment, record)
 
 

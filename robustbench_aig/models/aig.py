@@ -54,7 +54,8 @@ class ConvNetAIG(nn.Module):
             decisions.append(decision)
             skippable = policy.hard and not decision.requires_grad and not self.training
             x = _skip(block, x, decision) if skippable else _scale(block, x, decision)
-        return self.trunk.head(x), torch.stack(margins, 1), torch.stack(decisions, 1)
+        decided = torch.stack(decisions, 1).to(margins[0].dtype)
+        return self.trunk.head(x), torch.stack(margins, 1), decided
 
     @torch.no_grad()
     def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, GateTrace]:
@@ -133,15 +134,18 @@ def _skip(block: nn.Module, x: Tensor, decision: Tensor) -> Tensor:
 
     Without gradients ``x`` may be overwritten, so that closed images are not even copied.
     """
-    total = block.shortcut(x)  # type: ignore[operator]
-    if len(x) == 1:  # nothing to choose rows from
-        opened, everyone = decision[:0], bool(decision.item())
+    images = x.shape[0]
+    if images == 1:  # nothing to choose rows from
+        count = int(decision.item())
     else:
         opened = decision.nonzero()[:, 0]
-        everyone = len(opened) == len(x)
-    if everyone:
-        total = total + block.residual(x)  # type: ignore[operator]
-    elif len(opened):
+        count = opened.shape[0]
+    if count == images:
+        return block(x)  # type: ignore[no-any-return]
+    total: Tensor = block.shortcut(x)  # type: ignore[operator]
+    if not count and total is x:
+        return x  # what leaves a block is finished already
+    if count:
         total = _add(total, opened, block.residual(_take(x, opened)))  # type: ignore[operator]
     return block.finish(total)  # type: ignore[operator, no-any-return]
 

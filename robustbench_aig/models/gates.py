@@ -105,7 +105,7 @@ class FoldedGate(nn.Module):
         hidden_weight, hidden_bias, weight, bias = self._buffers.values()
         share = 1 / features.shape[2:].numel()
         hidden = torch.addmm(hidden_bias, _pixel_sums(features), hidden_weight, alpha=share)  # type: ignore[arg-type]
-        return torch.addmv(bias, torch.relu(hidden), weight)  # type: ignore[arg-type]
+        return torch.addmv(bias, hidden.relu_(), weight)  # type: ignore[arg-type]
 
 
 class Policy(Protocol):
@@ -116,11 +116,12 @@ class Policy(Protocol):
         """Whether every decision is 0 or 1, so that a closed block can be skipped."""
 
     def decide(self, margin: Tensor, gate: int) -> Tensor:
-        """Decisions in [0, 1], shape (N,), of gate number ``gate`` for margins of shape (N,)."""
+        """Decisions in [0, 1], shape (N,), of gate number ``gate`` for margins of shape (N,); hard ones that carry no
+        gradient may be bool."""
 
 
 def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0, level: float = 0.0) -> Tensor:
-    hard = (score > level).to(score.dtype)
+    hard = score > level
     if gradient == "none" or not score.requires_grad:
         return hard
     soft = torch.sigmoid((score - level) / temperature)

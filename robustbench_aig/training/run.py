@@ -16,7 +16,7 @@ from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import architecture as find_architecture
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import CIFAR10_NORM, IMAGENET_NORM
-from robustbench_aig.provenance import machine, versions
+from robustbench_aig.provenance import environment
 from robustbench_aig.training.loop import STATE, Epoch, evaluate, train
 from robustbench_aig.training.recipe import Recipe
 
@@ -118,7 +118,7 @@ def complete(model: torch.nn.Module, card: Card, test: Dataset, out: Path, devic
         if gated:
             card.rates[name] = rates
             card.execution_rate[name] = sum(rates) / len(rates)
-    card.provenance = {"versions": versions(), "machine": machine(device)}
+    card.provenance = environment(device)
     checkpoints.save(out, model, card)
     (out / STATE).unlink(missing_ok=True)
     return dataclasses.replace(card)
