@@ -25,6 +25,7 @@ class Auto(Searching):
         steps: of APGD, of each run of targeted APGD, and of FMN.
         classes: that targeted APGD aims at.
         queries: of Square.
+        pace: of Square, which gives up on images that this many times its pace would not break; 0 for never.
         average: over the draws of a random target.
     """
 
@@ -33,10 +34,11 @@ class Auto(Searching):
     steps: int = 100
     classes: int = 9
     queries: int = 5000
+    pace: float = 2.0
     average: Average = "loss"
 
     def __post_init__(self) -> None:
-        at_least(steps=(self.steps, 1), classes=(self.classes, 1), queries=(self.queries, 1))
+        at_least(steps=(self.steps, 1), classes=(self.classes, 1), queries=(self.queries, 1), pace=(self.pace, 0))
 
     def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
         enough = searches[0].logits.shape[1] >= 4
@@ -50,6 +52,6 @@ class Auto(Searching):
                 average=self.average,
             ),
             FMN(norm=self.norm, steps=self.steps, average=self.average),
-            Square(norm=self.norm, queries=self.queries),
+            Square(norm=self.norm, queries=self.queries, pace=self.pace),
         )
         combine(members, searches, budgets)

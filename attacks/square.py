@@ -15,6 +15,9 @@ from robustbench_aig.evaluation.target import Target
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10 000, after which the share of changed pixels halves."""
 
+_FIRST_LOOK = 200
+"""Queries before anyone is given up: fewer are too few to tell a pace from."""
+
 _CHUNK = 64
 """Queries whose random numbers are drawn at once."""
 
@@ -37,6 +40,7 @@ class Square(Stepwise):
     Attributes:
         queries: tried changes.
         share: of the pixels that the first changes cover.
+        pace: an image also leaves when this many times its pace so far would not break it by the end; 0 for never.
     """
 
     name: ClassVar[str] = "square"
@@ -44,9 +48,10 @@ class Square(Stepwise):
 
     queries: int = 5000
     share: float = 0.8
+    pace: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(queries=(self.queries, 1))
+        at_least(queries=(self.queries, 1), pace=(self.pace, 0))
         if not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, not {self.share:g}")
 
@@ -59,16 +64,22 @@ class Square(Stepwise):
         slots = 6 + 2 * channels
         points = self._start(part, budget)
         margins = _margins(part, points)
+        history = _History(self.queries)
         for query in range(self.queries):
             if query % _CHUNK == 0:
                 numbers = part.target.uniform(_CHUNK * slots, 1 + query // _CHUNK).view(-1, _CHUNK, slots)
-            if decides and bool((margins > 0).any()):
-                broken = margins > 0
-                search.offer(part.rows[broken], points[broken], broken[broken].float(), margins[broken])
-                index = (~broken).nonzero()[:, 0]
-                if not len(index):
-                    return
-                part, points, margins, numbers = part.take(index), points[index], margins[index], numbers[index]
+            if decides:
+                leaves = margins > 0
+                if self.pace:
+                    leaves |= history.hopeless(query, margins, self.pace)
+                if bool(leaves.any()):
+                    reached = (margins[leaves] > 0).float()
+                    search.offer(part.rows[leaves], points[leaves], reached, margins[leaves])
+                    index = (~leaves).nonzero()[:, 0]
+                    if not len(index):
+                        return
+                    part, points, margins, numbers = part.take(index), points[index], margins[index], numbers[index]
+                    history.take(index)
             side = math.sqrt(self._share(query) * height * width)
             change = self._linf if self.norm == "linf" else self._l2
             tried = change(part.clean, points, budget, side, numbers[:, query % _CHUNK])
@@ -124,6 +135,35 @@ class Square(Stepwise):
         size = (unused + length(offset * either) ** 2).sqrt()
         moved = offset * (1 - either) + fresh / _lengths(fresh) * size
         return (clean + budget * direction(moved, "l2")).clamp(0, 1)
+
+
+class _History:
+    """The margins of a run so far, and from them who cannot be broken by its end.
+
+    Margins rise ever more slowly, so that the pace of the second half of the queries so far is more than what can be
+    expected of those to come.
+    """
+
+    def __init__(self, queries: int) -> None:
+        self.queries = queries
+        self.every = max(queries // 40, 1)
+        self.past: list[Tensor] = []
+
+    def hopeless(self, query: int, margins: Tensor, factor: float) -> Tensor:
+        """(n,) bool: ``factor`` times the pace leaves the margins below 0; to be asked at every query."""
+        number, between = divmod(query, self.every)
+        if between:
+            return torch.zeros_like(margins, dtype=torch.bool)
+        self.past.append(margins)
+        if query < _FIRST_LOOK or number % 2:
+            return torch.zeros_like(margins, dtype=torch.bool)
+        half = query // 2
+        pace = (margins - self.past[number // 2]) / (query - half)
+        return margins + factor * pace * (self.queries - query) < 0
+
+    def take(self, index: Tensor) -> None:
+        """Keep the images ``index``."""
+        self.past = [margins[index] for margins in self.past]
 
 
 def _lengths(channels: Tensor) -> Tensor:

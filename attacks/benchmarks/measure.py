@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from attacks.benchmarks.memory_peak import peak
 
 OURS = "robustbench-aig"
+
+SLOW = 20.0
+"""Seconds from which a contender's first run needs no warming up and is its first timing too."""
 
 Answer = Tensor | None
 """What a contender finds: a tensor on the CPU, of the same shape for all; None where there is nothing to compare."""
@@ -69,19 +73,33 @@ class Measured:
 
 
 def measure(contenders: Mapping[str, Callable[[], Answer]], repeats: int) -> dict[str, Measured]:
-    """Run contenders once for their memory, then ``repeats`` times in turn for their times."""
-    peaks = {}
+    """Run contenders once for their memory, then in turn for their times, until each has been timed ``repeats`` times.
+
+    The first run of a :data:`SLOW` contender is timed as well.
+    """
+    peaks: dict[str, float | None] = {}
     answers: dict[str, Answer] = {}
-    for name, contender in contenders.items():
-        answers[name], peaks[name] = peak(contender)
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, contender in contenders.items():
-            started, busy = time.perf_counter(), time.process_time()
-            answers[name] = contender()
-            wall[name].append(time.perf_counter() - started)
-            cpu[name].append(time.process_time() - busy)
+
+    def timed(name: str, call: Callable[[], Answer]) -> None:
+        started, busy = time.perf_counter(), time.process_time()
+        answers[name] = call()
+        wall[name].append(time.perf_counter() - started)
+        cpu[name].append(time.process_time() - busy)
+
+    def watched(name: str) -> Answer:
+        answer, peaks[name] = peak(contenders[name])
+        return answer
+
+    for name in contenders:
+        timed(name, partial(watched, name))
+        if wall[name][0] < SLOW:
+            wall[name].clear()
+            cpu[name].clear()
+    while short := [name for name in contenders if len(wall[name]) < repeats]:
+        for name in short:
+            timed(name, contenders[name])
     return {
         name: Measured(statistics.median(wall[name]), statistics.median(cpu[name]), peaks[name], answers[name])
         for name in contenders

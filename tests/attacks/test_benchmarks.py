@@ -61,6 +61,14 @@ def test_contenders_take_turns_and_medians_are_compared(monkeypatch):
     assert {one.seconds for one in seen.values()} == {1}
 
 
+def test_the_first_run_of_a_slow_contender_counts(monkeypatch):
+    order = []
+    clock = itertools.count(step=measure.SLOW)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    measure.measure({name: lambda name=name: order.append(name) for name in ("a", "b")}, repeats=3)
+    assert order == ["a", "b"] * 3
+
+
 def test_ratios_are_to_the_reference_and_answers_to_ours():
     yes, half = torch.tensor([True, True]), torch.tensor([True, False])
     seen = {"floor": Measured(2.0, 4.0, 1.0, None), OURS: Measured(3.0, 5.0, None, yes), "x": Measured(1, 1, 0, half)}

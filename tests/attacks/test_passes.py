@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import attacks
 from robustbench_aig.evaluation.sweep import sweep
@@ -87,8 +88,10 @@ WORST = {
     "apgd:steps=10": (1 + 10 + 1, 10),
     "apgd-t:steps=10,classes=3": (1 + 3 * (10 + 1), 30),
     "square:queries=20": (1 + 20 + 2, 0),
+    "square:queries=400,pace=2": (1 + 1 + 200, 0),  # a ball of 1e-6 is hopeless at the first look
     "fmn:steps=10": (1 + 10 + 2, 10),
     "auto:steps=10,classes=3,queries=20": (1 + 11 + 33 + 12 + 22, 50),
+    "auto:steps=10,classes=3,queries=400": (1 + 11 + 33 + 12 + 1 + 200, 50),
 }
 
 
@@ -110,6 +113,58 @@ def test_an_image_that_is_wrong_already_costs_one_look(plain, name):
     attacks.make(name)(target, plain.images, labels, [1e-6])
     assert (target.passes.forwards[wrong] == 1).all()
     assert (target.passes.backwards[wrong] == 0).all()
+
+
+def test_giving_up_on_hopeless_images_loses_none_that_square_breaks(plain):
+    budget, spent, broken = [32 / 255], [], []
+    for pace in (0, 2):
+        target = plain.target()
+        (images,) = attacks.make(f"square:queries=1000,pace={pace}")(target, plain.images, plain.labels, budget)
+        spent.append(target.passes.forwards)
+        broken.append(plain.broken(images))
+    assert 0 < broken[0].sum() < len(broken[0])
+    assert torch.equal(*broken)
+    assert (spent[1] <= spent[0]).all()
+    assert spent[1][~broken[1]].float().mean() < 0.75 * spent[0][~broken[0]].float().mean()
+
+
+class Syncs(TorchDispatchMode):
+    """Counts operations whose result the host waits for."""
+
+    WAITED_FOR = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else []
+        masked = any(index is not None and index.dtype == torch.bool for index in indices)
+        self.count += name in self.WAITED_FOR or masked
+        return operation(*args, **(kwargs or {}))
+
+
+STEPS = {
+    "pgd:steps={},stop=false": 0,
+    "pgd:steps={}": 1,
+    "mifgsm:steps={}": 1,
+    "apgd:steps={}": 1,
+    "apgd-t:steps={},classes=1": 1,
+    "fmn:steps={}": 1,
+    "square:queries={}": 1,
+    "square:queries={},pace=2": 1,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_waits_for_the_device_only_to_learn_who_leaves(plain, name):
+    def waits(steps):
+        with Syncs() as syncs:
+            attacks.make(name.format(steps))(plain.target(), plain.images, plain.labels, [1e-6])
+        return syncs.count
+
+    assert waits(30) - waits(20) <= 10 * STEPS[name]
 
 
 def test_carrying_over_equals_the_worst_case_over_smaller_budgets(plain):
