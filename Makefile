@@ -19,8 +19,8 @@ install: $(INSTALLED)  ## build .venv from requirements.lock, with this checkout
 demo: $(INSTALLED)  ## train two small models, attack them and write a report
 	@$(PYTHON) cli.py demo
 
-test: $(INSTALLED)  ## run the tests, slow ones last
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+test: $(INSTALLED)  ## run the tests on all cores, slow ones last
+	@$(PYTHON) -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## check style and formatting
 	@$(BIN)/ruff check .

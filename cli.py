@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. torch is imported inside commands, so that help and lists answer at once."""
+"""The command line: parse, call, print. torch is imported inside commands, so that help and lists answer at once.
+
+Commands that need attacks or defences are here; the others are in ``robustbench_aig.commands``.
+"""
 
 import json
 import shlex
@@ -11,15 +14,28 @@ import click
 import attacks
 import defenses
 from robustbench_aig import __version__
-from robustbench_aig.analysis import EXPERIMENTS
+from robustbench_aig.commands.analyze import analyze
+from robustbench_aig.commands.doctor import doctor
+from robustbench_aig.commands.options import (
+    PATH,
+    data_options,
+    device_option,
+    json_option,
+    number_or_auto,
+    places,
+    quiet_option,
+    run_argument,
+)
+from robustbench_aig.commands.output import print_rows, show_result
+from robustbench_aig.commands.runs import compare, report, show
+from robustbench_aig.commands.train import import_command, train
 from robustbench_aig.errors import UsageError, UserError
-from robustbench_aig.terminal import Program, console, read_config, together
+from robustbench_aig.terminal import Program, console, read_config
 
 if TYPE_CHECKING:
     from robustbench_aig.evaluation.plan import Settings
-    from robustbench_aig.training.loop import Epoch
 
-MISSING, SOME_FAILED, NOT_VALID = 3, 4, 5
+SOME_FAILED, NOT_VALID = 4, 5
 PAPER = {
     "attack": ["fgsm"],
     "gating": ["stochastic", "deterministic"],
@@ -36,18 +52,6 @@ DEMO = (
 )
 
 REFERENCE_IMAGES = 200
-PATH = click.Path(path_type=Path)
-data_options = together(
-    click.option("--data", default="digits", show_default=True, help="Data set; see 'list datasets'."),
-    click.option("--data-dir", type=PATH, help="Where data sets are [$ROBUSTBENCH_AIG_DATA, ./data]."),
-    click.option("--download", is_flag=True, help="Fetch the data set if it is missing (CIFAR-10)."),
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto (CUDA where there is one), cpu, cuda or cuda:N."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-run_argument = click.argument("run", type=PATH)
 
 
 @click.group(
@@ -77,7 +81,7 @@ def cli() -> None:
             )
 
 
-@cli.command()
+@click.command()
 @click.option("-o", "--out", default="results/demo", show_default=True, help="Run folder.")
 @click.option("--checkpoints", default="checkpoints/demo", show_default=True, help="Where the two models go.")
 @device_option
@@ -92,65 +96,7 @@ def demo(**given: str) -> None:
             ctx.exit(code)
 
 
-@cli.command()
-@click.argument("architecture")
-@data_options
-@click.option("--recipe", default="quick", show_default=True, help="See 'list recipes'.")
-@click.option("--epochs", type=int, help="Change the recipe's epochs; milestones move in proportion.")
-@click.option("--lr", type=float, help="Change the recipe's peak learning rate.")
-@click.option("--batch-size", type=int, help="Change the recipe's batch size.")
-@click.option("--target-rate", metavar="RATE[,…]", help="One target execution rate, or one per gate.")
-@click.option("--gates", type=click.Choice(["straight-through", "soft"]), help="Form of the Gumbel-softmax.")
-@click.option("--shortcut", type=click.Choice(["projection", "A"]), help="Downsampling of CIFAR networks.")
-@click.option("--init", type=PATH, help="Checkpoint to start from in place of fresh weights.")
-@click.option("--bf16/--no-bf16", default=None, help="bfloat16 passes.")
-@click.option("--compile/--no-compile", default=None, help="torch.compile the passes.")
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@click.option("-o", "--out", type=PATH, required=True, help="Checkpoint folder; the same command resumes.")
-@device_option
-@json_option
-@quiet_option
-def train(architecture: str, **given: Any) -> None:
-    """Train a ResNet or ConvNet-AIG; ARCHITECTURE is a name from 'list models'.
-
-    Example: robustbench-aig train aig20 --data cifar10 --target-rate 0.7 -o checkpoints/aig20
-    """
-    from dataclasses import asdict
-    from functools import cache
-
-    from robustbench_aig.data import load_dataset
-    from robustbench_aig.models import architectures
-    from robustbench_aig.progress import progress
-    from robustbench_aig.training.recipe import parse_rates, recipe
-
-    architectures.architecture(architecture)
-    changes = {name: given[name] for name in ("epochs", "lr", "batch_size", "gates", "bf16", "compile")}
-    settings = recipe(given["recipe"], target_rate=parse_rates(given["target_rate"]), **changes)
-    splits = cache(lambda split: load_dataset(given["data"], split=split, **_places(given)))
-    splits("train")  # wrong names are answered before torch is imported
-    from robustbench_aig.device import resolve_device
-    from robustbench_aig.training.run import epoch_line, train_model
-
-    device = resolve_device(given["device"])
-    with progress(given["quiet"]) as reporter:
-        reporter.start(settings.epochs, architecture)
-
-        def report(epoch: "Epoch") -> None:
-            reporter.note(epoch_line(epoch, settings))
-            reporter.advance(1)
-
-        more = {"seed": given["seed"], "device": device, "shortcut": given["shortcut"], "init": given["init"]}
-        card = train_model(architecture, splits, settings, given["out"], report=report, **more)
-    if given["as_json"]:
-        click.echo(json.dumps(asdict(card), indent=1))
-        return
-    for title, values in (("accuracy", card.accuracy), ("execution rate", card.execution_rate)):
-        for name, value in values.items():
-            click.echo(f"{title} ({name.replace('_', ', ')}): {value:.4f}")
-    click.echo(f"saved in {given['out']}; use it with -m {architecture}@{given['out']}")
-
-
-@cli.command()
+@click.command()
 @click.option("-m", "--model", multiple=True, required=True, help="What to attack; see above.")
 @data_options
 @click.option("--limit", type=int, help="At most this many images (a stratified subset).")
@@ -215,12 +161,12 @@ def sweep(**given: Any) -> int:
     from robustbench_aig.progress import progress
 
     if given["dry_run"]:
-        _print([{"id": cell.id, "label": cell.label} for cell in plan(settings)], given["as_json"])
+        print_rows([{"id": cell.id, "label": cell.label} for cell in plan(settings)], given["as_json"])
         return 0
     kept = set(given) - {"data_dir", "download", "out", "strict", "dry_run", "as_json", "quiet"}
     with progress(given["quiet"]) as reporter:
         done = compute(settings, given["out"], config={name: given[name] for name in sorted(kept)}, progress=reporter)
-    _show_result(given["out"], given["as_json"])
+    show_result(given["out"], given["as_json"])
     for label, reason in done.failed.items():
         click.echo(f"failed: {label}: {reason}", err=True)
     if done.failed:
@@ -241,14 +187,14 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
 
     epsilons = parse_epsilons(given["eps"])
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
-    size, eot = (_number_or_auto(given, name) for name in ("batch_size", "eot"))
+    size, eot = (number_or_auto(given, name) for name in ("batch_size", "eot"))
     for model in given["model"]:  # wrong names are answered before torch is imported
         check_name(model)
     for attack in given["attack"]:
         attacks.registry.find(attack)
     for member in "+".join(given["defense"]).split("+"):
         defenses.registry.find(member.strip())
-    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"][0], **_places(given))
+    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"][0], **places(given))
     from robustbench_aig.device import resolve_device
     from robustbench_aig.evaluation.plan import Settings
     from robustbench_aig.evaluation.preflight import preflight
@@ -259,7 +205,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
     chosen = [attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])]
     reference = None
     if any(attack.learns for attack in chosen):
-        reference = load_dataset(given["data"], split="validation", limit=REFERENCE_IMAGES, **_places(given))
+        reference = load_dataset(given["data"], split="validation", limit=REFERENCE_IMAGES, **places(given))
     settings = Settings(
         attacks=chosen,
         reference=reference,
@@ -281,138 +227,7 @@ def _settings(given: Mapping[str, Any]) -> "Settings":
     return settings
 
 
-@cli.command()
-@run_argument
-@click.option("--group", multiple=True, help="A class or category that gets an execution figure of its own.")
-@click.option("-q", "--quiet", is_flag=True, help="Write the files, print no tables.")
-@json_option
-def report(run: Path, group: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """Print a run's tables and write its figures and report.html."""
-    from robustbench_aig.report import write_report
-
-    files = write_report(run, group)
-    if as_json or not quiet:
-        _show_result(run, as_json)
-    for path in files:
-        click.echo(f"wrote {path}", err=True)
-
-
-@cli.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=PATH)
-@click.option(
-    "--measure",
-    metavar="NAME",
-    help="Compare the attacks of a run, not models: by accuracy, macs, executed, flips, kept, features or gates.",
-)
-@click.option(
-    "-a", "--attack", multiple=True, help="With --measure: the attack that is held against the others [the first]."
-)
-@json_option
-def compare(runs: tuple[Path, ...], measure: str | None, attack: tuple[str, ...], as_json: bool) -> None:
-    """Compare models, or the attacks on one model, image by image.
-
-    Example: robustbench-aig compare results/gates --measure macs -a gates:open
-    """
-    from robustbench_aig.report import compare_attacks, compare_runs
-
-    shown = None if as_json else console()
-    if measure is None:
-        if attack:
-            raise UsageError("--attack goes with --measure; add one, such as --measure macs.")
-        result = compare_runs(runs, shown)
-    elif len(runs) > 1:
-        raise UsageError("--measure compares the attacks of one run; name one run.")
-    else:
-        result = compare_attacks(runs[0], measure, attack, shown)
-    if as_json:
-        click.echo(json.dumps(result, indent=1))
-
-
-@cli.command()
-@run_argument
-@json_option
-def show(run: Path, as_json: bool) -> None:
-    """Show a run: configuration, cells, provenance and audit."""
-    from robustbench_aig.report import describe_run, show_run
-
-    if as_json:
-        click.echo(json.dumps(describe_run(run), indent=1))
-    else:
-        show_run(run, console())
-
-
-@cli.command()
-@click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(EXPERIMENTS)))
-@click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
-@data_options
-@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
-@click.option(
-    "--gating",
-    multiple=True,
-    default=["deterministic", "stochastic"],
-    show_default=True,
-    help="For rates, layers, extremes and costs; also deterministic:T, expected (AIG*).",
-)
-@click.option("--draws", default=10, show_default=True, help="Gate draws per image where they are sampled.")
-@click.option("--seed", default=0, show_default=True, help="Of the draws.")
-@click.option("--category", multiple=True, help="Groups of images that layers and extremes show [all categories].")
-@click.option("--run", multiple=True, type=PATH, help="Sweeps that claims about attacks are tested on.")
-@click.option("-o", "--out", type=PATH, required=True, help="Folder for tables (CSV) and figures (PNG).")
-@device_option
-@json_option
-@quiet_option
-def analyze(experiment: str, **given: Any) -> None:
-    """The paper's tables and figures about gates, from trained models.
-
-    \b
-    rates       how often each layer runs for each class (Fig. 6)
-    training    execution rates over the epochs of training (Fig. 7)
-    layers      distribution of the number of executed layers (Fig. 8)
-    extremes    images that use the fewest and the most layers (Fig. 9)
-    thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
-    costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
-    graphs      how many gates must flip before an image is misclassified
-    claims      what the paper says of gates: held, not held or undecided
-
-    Fig. 10 is a sweep and its report.
-
-    Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
-    """
-    from robustbench_aig.data import load_dataset
-    from robustbench_aig.evaluation.gating import Gating
-    from robustbench_aig.models.resolve import check_name
-    from robustbench_aig.progress import progress
-
-    if given["draws"] < 1:
-        raise UsageError(f"--draws must be at least 1, not {given['draws']}.")
-    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
-    for model in given["model"]:
-        check_name(model)
-    from robustbench_aig.analysis.run import analyze as compute
-    from robustbench_aig.device import resolve_device
-
-    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
-    with progress(given["quiet"]) as reporter:
-        table, files = compute(
-            experiment,
-            given["model"],
-            given["out"],
-            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given)),
-            device=resolve_device(given["device"]),
-            config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
-            gatings=gatings,
-            draws=given["draws"],
-            seed=given["seed"],
-            categories=given["category"],
-            runs=given["run"],
-            progress=reporter,
-        )
-    _print(json.loads(table.to_json(orient="records")), given["as_json"])
-    for path in files:
-        click.echo(f"wrote {path}", err=True)
-
-
-@cli.command()
+@click.command()
 @click.option("-m", "--model", default="aig20-cifar10", show_default=True, help="With at most ten gates.")
 @data_options
 @click.option("--limit", default=64, show_default=True, help="Images.")
@@ -437,18 +252,18 @@ def estimators(**given: Any) -> None:
     from robustbench_aig.models.resolve import load_model
 
     device = resolve_device(given["device"])
-    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **_places(given))
+    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **places(given))
     table = fidelity.study(
         load_model(given["model"], device), dataset, device, seed=given["seed"], repeats=given["repeats"]
     )
     config = {name: given[name] for name in ("model", "data", "limit", "repeats", "seed")}
     files = list(fidelity.save(table, given["out"], config, device))
-    _print(json.loads(table.round(4).to_json(orient="records")), given["as_json"])
+    print_rows(json.loads(table.round(4).to_json(orient="records")), given["as_json"])
     for path in files:
         click.echo(f"wrote {path}", err=True)
 
 
-@cli.command()
+@click.command()
 @run_argument
 @click.option("--full", is_flag=True, help="First run the full tier, on the models and data of the sweep.")
 @click.option("--data-dir", type=PATH, help="With --full: where data sets are [$ROBUSTBENCH_AIG_DATA, ./data].")
@@ -482,7 +297,7 @@ def _audit_again(run: Path, data_dir: Path | None, quiet: bool) -> None:
         compute(settings, run, config={**config, "audit": "full"}, progress=reporter)
 
 
-@cli.command("list")
+@click.command("list")
 @click.argument(
     "what",
     metavar="KIND",
@@ -495,27 +310,14 @@ def list_command(what: str, macs: bool, as_json: bool) -> None:
     if what == "benchmarks":
         from attacks.benchmarks import BENCHMARKS
 
-        _print([{"name": name, "summary": entry.summary} for name, entry in BENCHMARKS.items()], as_json)
+        print_rows([{"name": name, "summary": entry.summary} for name, entry in BENCHMARKS.items()], as_json)
         return
     from robustbench_aig.listing import rows
 
-    _print(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
+    print_rows(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
 
 
-@cli.command("import")
-@click.argument("architecture")
-@click.argument("file", type=PATH)
-@click.option("-o", "--out", type=PATH, required=True, help="Checkpoint folder to write.")
-def import_command(architecture: str, file: Path, out: Path) -> None:
-    """Turn another project's checkpoint FILE of ARCHITECTURE into one of this suite."""
-    from robustbench_aig.models.resolve import import_checkpoint
-
-    card = import_checkpoint(architecture, file, out)
-    click.echo(f"{len(card.classes)} classes, images {'x'.join(map(str, card.image_shape))}, {card.options}")
-    click.echo(f"saved in {out}; use it with -m {architecture}@{out}")
-
-
-@cli.command()
+@click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("-m", "--model", default="resnet20-cifar10", show_default=True, help="Without gates.")
 @click.option("--gated", default="aig20-cifar10", show_default=True, help="With gates.")
@@ -544,48 +346,17 @@ def bench(names: tuple[str, ...], **given: Any) -> None:
         if given["out"]:
             save(given["out"], benchmark.name, found, subject)
         if not given["as_json"]:
-            _print(shown(found), as_json=False)
+            print_rows(shown(found), as_json=False)
     if given["as_json"]:
         click.echo(json.dumps([row.as_dict() for row in rows], indent=1))
 
 
-@cli.command()
-@click.option("--data-dir", type=PATH, help="Where data sets are.")
-@json_option
-def doctor(data_dir: Path | None, as_json: bool) -> int:
-    """Check Python, packages, CUDA, codec, data and disk; exit with 3 if something needed is missing."""
-    from robustbench_aig.doctor import examine
-
-    findings = examine(data_dir)
-    _print(findings, as_json)
-    return MISSING if any(finding["verdict"] == "FAIL" for finding in findings) else 0
-
-
-def _number_or_auto(given: Mapping[str, Any], name: str) -> int | None:
-    """The value of an option that is a number of at least 1, or None for auto."""
-    value = str(given[name])
-    if value != "auto" and not (value.isdecimal() and int(value) > 0):
-        raise UsageError(f"--{name.replace('_', '-')} must be auto or a number of at least 1, not '{value}'.")
-    return None if value == "auto" else int(value)
-
-
-def _places(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"data_dir": given["data_dir"], "download": given["download"]}
-
-
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
-    from robustbench_aig.listing import text
-
-    click.echo(json.dumps(rows, indent=1) if as_json else text(rows))
-
-
-def _show_result(run: Path, as_json: bool) -> None:
-    from robustbench_aig.report import describe_run, print_run
-
-    if as_json:
-        click.echo(json.dumps(describe_run(run), indent=1))
-    else:
-        print_run(run, console())
+COMMANDS = (  # in the order of use, as the help shows them
+    *(demo, train, sweep, report, compare, show, analyze, estimators),
+    *(audit, list_command, import_command, bench, doctor),
+)
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> NoReturn:

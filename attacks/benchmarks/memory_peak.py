@@ -1,11 +1,12 @@
 """How much memory a call needs at its peak: as CUDA's allocator counts it, or the kernel's high-water mark on Linux."""
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from robustbench_aig.device import give_back_memory
 
 T = TypeVar("T")
 
@@ -32,14 +33,19 @@ def high_water() -> float | None:
     return _status("VmHWM")
 
 
+def resident() -> float | None:
+    """What of this process is in memory now, in MiB."""
+    return _status("VmRSS")
+
+
 def _restart() -> float | None:
     """Set the high-water mark to the present size, which is returned; None where the kernel does not offer it."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed but not given back would count as held before
+        give_back_memory()  # else memory that was freed but not given back would count as held before
         Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
+    except OSError:
         return None
-    return _status("VmRSS")
+    return resident()
 
 
 def _status(field: str) -> float | None:

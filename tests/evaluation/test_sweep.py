@@ -89,6 +89,16 @@ def test_verdicts_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
         assert (other == counts[0]).mean() >= 0.999
 
 
+def test_memory_goes_back_while_images_pass_not_once_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 images pass twice, for clean scores and for the attack, in threes: due after 18, 36, 52 and 70 images."""
+    calls: list[int] = []
+    monkeypatch.setattr("robustbench_aig.evaluation.sweep.give_back_memory", lambda: calls.append(1))
+    monkeypatch.setattr("robustbench_aig.evaluation.sweep.TIDY_EVERY", 16)
+    grid = grids.settings(gatings=(Gating("deterministic"),), attackers=("static",), defenses=(None,), batch_size=3)
+    sweep(grid, tmp_path / "run")
+    assert len(calls) == 4
+
+
 def test_rows_follow_the_schema(summary: pd.DataFrame) -> None:
     clean = summary[summary.attack == "none"]
     assert len(clean) == 4

@@ -1,0 +1,1 @@
+"""The commands that need no attack and no defence, and what all commands share; ``cli.py`` puts them together."""

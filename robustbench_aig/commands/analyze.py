@@ -1,0 +1,82 @@
+"""``analyze``: the paper's tables and figures about gates."""
+
+import json
+from typing import Any
+
+import click
+
+from robustbench_aig.analysis import EXPERIMENTS
+from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places, quiet_option
+from robustbench_aig.commands.output import print_rows
+from robustbench_aig.errors import UsageError
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(EXPERIMENTS)))
+@click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
+@data_options
+@click.option("--limit", type=int, help="At most this many images (a stratified subset).")
+@click.option(
+    "--gating",
+    multiple=True,
+    default=["deterministic", "stochastic"],
+    show_default=True,
+    help="For rates, layers, extremes and costs; also deterministic:T, expected (AIG*).",
+)
+@click.option("--draws", default=10, show_default=True, help="Gate draws per image where they are sampled.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--category", multiple=True, help="Groups of images that layers and extremes show [all categories].")
+@click.option("--run", multiple=True, type=PATH, help="Sweeps that claims about attacks are tested on.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for tables (CSV) and figures (PNG).")
+@device_option
+@json_option
+@quiet_option
+def analyze(experiment: str, **given: Any) -> None:
+    """The paper's tables and figures about gates, from trained models.
+
+    \b
+    rates       how often each layer runs for each class (Fig. 6)
+    training    execution rates over the epochs of training (Fig. 7)
+    layers      distribution of the number of executed layers (Fig. 8)
+    extremes    images that use the fewest and the most layers (Fig. 9)
+    thresholds  accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)
+    costs       error against multiply-adds (Tables 1 and 2, Fig. 4)
+    graphs      how many gates must flip before an image is misclassified
+    claims      what the paper says of gates: held, not held or undecided
+
+    Fig. 10 is a sweep and its report.
+
+    Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
+    """
+    from robustbench_aig.data import load_dataset
+    from robustbench_aig.evaluation.gating import Gating
+    from robustbench_aig.models.resolve import check_name
+    from robustbench_aig.progress import progress
+
+    if given["draws"] < 1:
+        raise UsageError(f"--draws must be at least 1, not {given['draws']}.")
+    gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
+    for model in given["model"]:
+        check_name(model)
+    from robustbench_aig.analysis.run import analyze as compute
+    from robustbench_aig.device import resolve_device
+
+    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
+    with progress(given["quiet"]) as reporter:
+        table, files = compute(
+            experiment,
+            given["model"],
+            given["out"],
+            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **places(given)),
+            device=resolve_device(given["device"]),
+            config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
+            gatings=gatings,
+            draws=given["draws"],
+            seed=given["seed"],
+            categories=given["category"],
+            runs=given["run"],
+            progress=reporter,
+        )
+    print_rows(json.loads(table.to_json(orient="records")), given["as_json"])
+    for path in files:
+        click.echo(f"wrote {path}", err=True)

@@ -1,0 +1,36 @@
+"""Options that several commands take."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from robustbench_aig.errors import UsageError
+from robustbench_aig.terminal import together
+
+PATH = click.Path(path_type=Path)
+data_options = together(
+    click.option("--data", default="digits", show_default=True, help="Data set; see 'list datasets'."),
+    click.option("--data-dir", type=PATH, help="Where data sets are [$ROBUSTBENCH_AIG_DATA, ./data]."),
+    click.option("--download", is_flag=True, help="Fetch the data set if it is missing (CIFAR-10)."),
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto (CUDA where there is one), cpu, cuda or cuda:N."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+run_argument = click.argument("run", type=PATH)
+
+
+def places(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What :data:`data_options` say of where data sets are."""
+    return {"data_dir": given["data_dir"], "download": given["download"]}
+
+
+def number_or_auto(given: Mapping[str, Any], name: str) -> int | None:
+    """The value of an option that is a number of at least 1, or None for auto."""
+    value = str(given[name])
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise UsageError(f"--{name.replace('_', '-')} must be auto or a number of at least 1, not '{value}'.")
+    return None if value == "auto" else int(value)

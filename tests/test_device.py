@@ -1,0 +1,36 @@
+"""Devices by name, and memory that goes back."""
+
+import ctypes
+import gc
+
+import pytest
+import torch
+
+from attacks.benchmarks import memory_peak
+from robustbench_aig.device import give_back_memory, resolve_device
+from robustbench_aig.errors import Prerequisite, UsageError
+
+
+def test_devices_are_told_by_name():
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="use auto, cpu, cuda"):
+        resolve_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(Prerequisite, match="--device auto or cpu"):
+            resolve_device("cuda")
+
+
+def test_freed_memory_goes_back_to_the_system():
+    if memory_peak.resident() is None or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("needs Linux and glibc")
+    give_back_memory()
+    kept, freed = [], []
+    for _ in range(2000):  # 64 KiB each, so from the heap, with small ones between that stay
+        freed.append(torch.ones(2**14))
+        kept.append(torch.ones(16))
+    del freed
+    gc.collect()
+    before = memory_peak.resident()
+    give_back_memory()
+    assert memory_peak.resident() < before - 64
+    assert len(kept) == 2000
