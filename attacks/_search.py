@@ -8,6 +8,7 @@ on those of the gradient.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -190,6 +191,8 @@ class Searching(Attack):
     Attributes:
         goal: any wrong class, or one to reach.
     """
+
+    refills: ClassVar[bool] = True
 
     goal: Goal = "untargeted"
 

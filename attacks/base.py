@@ -26,6 +26,9 @@ class Attack(ABC):
     iterated: ClassVar[bool] = True
     takes_half: ClassVar[bool] = False
     """Whether its gradients may be taken in bfloat16 and the result is as strong."""
+    refills: ClassVar[bool] = False
+    """Whether decided images leave and all passes are the target's, so that it may get more images than fit one pass
+    and the passes stay full."""
     follows_noise: ClassVar[bool] = True
     """Whether it can attack each image under the noise of that image."""
 

@@ -71,7 +71,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; choose a folder with -o.")
-        others = [entry.name for entry in self.path.glob("*") if entry.name != ".lock"] if self.path.exists() else []
+        others = any(self.path.glob("[!.]*"))
         if others and not (self.path / "run.json").exists():
             raise UserError(
                 f"{self.path} holds files that are no run of this suite; choose an empty or new folder with -o."
@@ -148,7 +148,10 @@ class RunFolder:
                 self._csv(self.path / f"{name}.csv", pd.concat(tables, ignore_index=True))
 
     def discard_unfinished(self) -> None:
-        """Remove what a killed process left of cells that it did not finish."""
+        """Remove what a killed process left: cells that it did not finish, files that it had not named yet."""
+        for pattern in (".*.json-*", ".*.csv-*"):
+            for unnamed in self.path.glob(pattern):
+                unnamed.unlink()
         for folder in self.path.glob("cells/*"):
             if not (folder / "result.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)

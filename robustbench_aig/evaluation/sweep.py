@@ -5,6 +5,7 @@ Cells that differ only in the defence share one crafting where the attacker does
 all cells of one model, gating, defence and seed share one clean scoring.
 """
 
+import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from robustbench_aig.errors import UserError
 from robustbench_aig.evaluation import eot, execution, gate_metrics, known_noise, rows
 from robustbench_aig.evaluation.attackers import paths, transfers
 from robustbench_aig.evaluation.audit import audit
-from robustbench_aig.evaluation.crafting import craft
+from robustbench_aig.evaluation.crafting import Crafted, craft
 from robustbench_aig.evaluation.mediation import cross
 from robustbench_aig.evaluation.outcomes import join, worst
 from robustbench_aig.evaluation.plan import Cell, Settings, plan
@@ -36,6 +37,10 @@ from robustbench_aig.provenance import provenance
 from robustbench_aig.store import RunFolder
 
 DEFAULT_BATCH = {"cpu": 128, "cuda": 2000}
+REFILL = 4
+"""Passes' worth of images that an attack gets at once where decided images leave: then passes stay full for longer."""
+ROOM = 2**24
+"""Most numbers in those images (64 MiB): an attack remembers several such tensors, and one per epsilon."""
 TIDY_EVERY = 1024
 """Images after which freed memory goes back to the system: more often costs page faults (10 % of an FGSM sweep when
 done at every batch), never lets the peak grow with the images."""
@@ -164,10 +169,9 @@ class _Engine:
         spent: list[Spent] = []
         if job[0].averages and job[0].eot == "auto":
             job = [self._settled(cell) for cell in job]
-        draws = job[0].gradient_draws
         reference = self._reference(job[0])
         scored = 0
-        for images, labels, ids in self._batches(job[0], max(1, self.batch_size // draws)):
+        for images, labels, ids in self._batches(job[0], self._attacked_at_once(job[0])):
             passes = Passes.none(len(images), images.device)
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
             clean = {cell.id: self._clean(cell).take(slice(scored, scored + len(images))) for cell in job}
@@ -180,21 +184,12 @@ class _Engine:
                     outcomes[cell.id] = [{cell.attacker: outcome} for outcome in found]
             choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
             for name, target in targets:
+                target = replace(target, at_once=self.batch_size)
                 crafted = craft(attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
-                    for number, epsilon in enumerate(cell.epsilons):
-                        attacked = crafted.images[number]
-                        scores = score_cell(cell, attacked, labels, ids)
-                        chosen = score_cell(cell, attacked, labels, ids, "select") if choose else scores
-                        outcomes[cell.id][number][name] = Outcome(
-                            epsilon,
-                            scores,
-                            chosen.count,
-                            crafted.linf[number].cpu().numpy(),
-                            crafted.l2[number].cpu().numpy(),
-                            crafted.invalid[number].cpu().numpy(),
-                            cross(cell, images, attacked, labels, ids, clean[cell.id], scores),
-                        )
+                    judged = self._judged(cell, crafted, images, labels, ids, clean[cell.id], choose=choose)
+                    for own, outcome in zip(outcomes[cell.id], judged, strict=True):
+                        own[name] = outcome
             spent.append(Spent(*(getattr(passes, field.name).cpu().numpy() for field in fields(Spent))))
             for cell in job:
                 parts[cell.id].append(outcomes[cell.id])
@@ -206,6 +201,32 @@ class _Engine:
                 for number in range(len(cell.epsilons))
             ]
             self._write(cell, joined, total, started)
+
+    def _attacked_at_once(self, cell: Cell) -> int:
+        """How many images an attack gets at once: one pass's worth, or several where decided images leave."""
+        assert cell.attack is not None
+        size = max(1, self.batch_size // cell.gradient_draws)
+        if not cell.attack.refills or cell.attacker == "known-noise":
+            return size
+        return max(size, min(REFILL * size, ROOM // math.prod(cell.dataset.image_shape)))
+
+    def _judged(
+        self, cell: Cell, crafted: Crafted, images: Tensor, labels: Tensor, ids: Tensor, clean: Scores, *, choose: bool
+    ) -> list[Outcome]:
+        """What became of the crafted images, one outcome per epsilon, a pass's worth at a time."""
+
+        def judge(number: int, rows: slice) -> Outcome:
+            attacked = crafted.images[number, rows]
+            scores = score_cell(cell, attacked, labels[rows], ids[rows])
+            chosen = score_cell(cell, attacked, labels[rows], ids[rows], "select") if choose else scores
+            linf, l2, invalid = (
+                part[number, rows].cpu().numpy() for part in (crafted.linf, crafted.l2, crafted.invalid)
+            )
+            crossed = cross(cell, images[rows], attacked, labels[rows], ids[rows], clean.take(rows), scores)
+            return Outcome(cell.epsilons[number], scores, chosen.count, linf, l2, invalid, crossed)
+
+        pieces = [slice(start, start + self.batch_size) for start in range(0, len(images), self.batch_size)]
+        return [join([judge(number, rows) for rows in pieces]) for number in range(len(cell.epsilons))]
 
     def _settled(self, cell: Cell) -> Cell:
         """The cell with the number of draws per gradient that ``auto`` comes to."""

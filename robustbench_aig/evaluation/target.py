@@ -46,6 +46,32 @@ class View(NamedTuple):
     logits: Tensor
     trace: GateTrace | None
 
+    def among(self, count: int, rows: Tensor) -> "View":
+        """These images at ``rows`` (N,) of ``count``, the others being zeros."""
+        return self._map(lambda part: part.new_zeros((len(part), count, *part.shape[2:])).index_copy(1, rows, part))
+
+    def detach(self) -> "View":
+        """The same without its autograd graph."""
+        return self._map(Tensor.detach)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "View":
+        trace = self.trace
+        if trace is not None:
+            trace = GateTrace(change(trace.margin), change(trace.open), trace.costs)
+        return View(change(self.logits), trace)
+
+    @staticmethod
+    def join(views: Sequence["View"]) -> "View":
+        """Views of the parts of a batch, as one of the batch."""
+        if len(views) == 1:
+            return views[0]
+        traces = [view.trace for view in views if view.trace is not None]
+        trace = None
+        if traces:
+            margin, opened = torch.cat([t.margin for t in traces], 1), torch.cat([t.open for t in traces], 1)
+            trace = GateTrace(margin, opened, traces[0].costs)
+        return View(torch.cat([view.logits for view in views], 1), trace)
+
 
 Objective = Callable[[View], Tensor]
 """Maps a view to one value per image, (N,), that the attacker wants large."""
@@ -120,6 +146,8 @@ class Target:
         known: the scoring draw whose numbers the attacker knows: all passes use them, so nothing is random to him.
         transfer: the images will be scored on something else, so that fooling this target decides nothing.
         reference: images to learn from, for the attacks that need some.
+        at_once: images times draws that go through the network together; None for all. So a batch may be larger than
+            what fits, and its passes stay full while images leave it.
     """
 
     model: nn.Module
@@ -139,6 +167,7 @@ class Target:
     reference: Reference | None = None
     known: int | None = None
     half: bool = False
+    at_once: int | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -179,6 +208,16 @@ class Target:
             RuntimeError: no gradient reaches the images (torch's own message).
         """
         draws = self.draw_numbers(step)
+        found = [
+            part._gradient(own, objective if rows is None else _own(objective, len(images), rows), draws, policy)
+            for rows, part, own in self._parts(images, len(draws), policy)
+        ]
+        values, gradients, views = zip(*found, strict=True)
+        return _joined(values), _joined(gradients), View.join(views)
+
+    def _gradient(
+        self, images: Tensor, objective: Objective, draws: list[int], policy: Policy | None
+    ) -> tuple[Tensor, Tensor, View]:
         seen: list[View] = []
 
         def function(inputs: Tensor) -> Tensor:
@@ -189,10 +228,19 @@ class Target:
 
         values, gradient = self.differentiate(images, function)
         self.spend(len(draws), len(draws))
-        trace = seen[0].trace
-        if trace is not None:
-            trace = GateTrace(trace.margin.detach(), trace.open.detach(), trace.costs)
-        return values, gradient, View(seen[0].logits.detach(), trace)
+        return values, gradient, seen[0].detach()
+
+    def _parts(
+        self, images: Tensor, draws: int, policy: Policy | None
+    ) -> Iterator[tuple[Tensor | None, "Target", Tensor]]:
+        """Rows, target and images of the parts, of nearly equal size, that a batch goes through the network in; no rows
+        where that is all of them. A policy decides for the batch as it is."""
+        size = len(images) if self.at_once is None or policy is not None else max(1, self.at_once // draws)
+        if len(images) <= size:
+            yield None, self, images
+            return
+        for rows in torch.arange(len(images), device=images.device).tensor_split(-(-len(images) // size)):
+            yield rows, self.take(rows), images[rows]
 
     def differentiate(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Values (N,) and input gradient of any function of the images; counts a gradient, but no passes.
@@ -243,9 +291,12 @@ class Target:
         numbers = list(range(self.draws)) if draws is None else list(draws)
         if not self.stochastic:
             numbers = numbers[:1]
-        view = self._view(images, numbers, stage, "none", policy, differentiable=False)
+        found = [
+            part._view(own, numbers, stage, "none", policy, differentiable=False)
+            for _, part, own in self._parts(images, len(numbers), policy)
+        ]
         self.spend(len(numbers))
-        return view
+        return View.join(found)
 
     def uniform(self, slots: int, draw: int) -> Tensor:
         """(N, slots) uniform numbers in (0, 1) for random starts and directions, by image id."""
@@ -286,6 +337,15 @@ class Target:
 
     def _count(self, counter: Tensor, passes: int | Tensor) -> None:
         counter.index_add_(0, self.rows, torch.zeros_like(self.rows) + passes)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _own(objective: Objective, count: int, rows: Tensor) -> Objective:
+    """An objective of ``count`` images, for the images ``rows`` alone."""
+    return lambda view: objective(view.among(count, rows))[rows]
 
 
 def run(model: nn.Module, images: Tensor, policy: Any | None) -> tuple[Tensor, GateTrace | None]:

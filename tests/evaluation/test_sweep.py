@@ -196,6 +196,14 @@ def test_foreign_and_shared_folders_are_refused(finished: Path, tmp_path: Path) 
         grids.run(finished)
 
 
+@pytest.mark.parametrize("name", ["run.json", "summary.csv"])
+def test_files_that_a_killed_process_had_not_named_are_in_nobodys_way(tmp_path: Path, name: str) -> None:
+    (tmp_path / f".{name}-1a2b3c4d").touch()
+    grids.run(tmp_path)
+    assert (tmp_path / name).exists()
+    assert not list(tmp_path.glob(".*-*"))
+
+
 def test_a_larger_grid_adds_to_a_finished_one(tmp_path: Path) -> None:
     sweep(grids.settings(defenses=(None,)), tmp_path)
     done = sweep(grids.settings(), tmp_path)
