@@ -167,6 +167,44 @@ def test_a_step_waits_for_the_device_only_to_learn_who_leaves(plain, name):
     assert waits(30) - waits(20) <= 10 * STEPS[name]
 
 
+@pytest.mark.parametrize(("gating", "draws", "most"), [("deterministic", 1, 7), ("stochastic", 3, 32)])
+@pytest.mark.parametrize("name", ["pgd:steps=6", "apgd:steps=6", "fmn:steps=6", "auto:steps=4,classes=2,queries=8"])
+def test_a_batch_may_be_larger_than_a_pass(gated, name, gating, draws, most):
+    """Same images and counts, up to rounding in sums, and never more images times draws in the network than allowed."""
+    entered = []
+    hook = gated.network.trunk.conv1.register_forward_pre_hook(lambda module, inputs: entered.append(len(inputs[0])))
+    found = {}
+    for at_once in (None, most):
+        entered.clear()
+        target = gated.target(gating, draws=draws, at_once=at_once)
+        images = attacks.make(name)(target, gated.images, gated.labels, [8 / 255, 24 / 255])
+        found[at_once] = images, target.passes
+        assert max(entered) <= (at_once or 10_000)
+    hook.remove()
+    (whole, counted), (parts, own) = found.values()
+    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=0)
+    assert torch.equal(counted.forwards, own.forwards)
+    assert torch.equal(counted.backwards, own.backwards)
+
+
+def test_passes_stay_full_while_images_leave(plain):
+    """Three batches of eight beside one of 24 in passes of eight: the same passes per image in fewer calls."""
+    calls = []
+    hook = plain.network.conv1.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
+    attack, budget = attacks.make("pgd:steps=10"), [64 / 255]
+    whole = plain.target(at_once=8)
+    attack(whole, plain.images, plain.labels, budget)
+    together = calls.copy()
+    calls.clear()
+    target = plain.target()
+    for rows in torch.arange(len(plain.images)).split(8):
+        attack(target.take(rows), plain.images[rows], plain.labels[rows], budget)
+    hook.remove()
+    assert torch.equal(whole.passes.forwards, target.passes.forwards)
+    assert sum(together) == sum(calls)
+    assert len(together) < 0.8 * len(calls)
+
+
 def test_carrying_over_equals_the_worst_case_over_smaller_budgets(plain):
     budgets = [k / 255 for k in (24, 48, 72, 96)]
     carried, alone = plain.target(), plain.target()
