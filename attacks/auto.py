@@ -23,6 +23,7 @@ class Auto(Searching):
 
     Attributes:
         steps: of APGD, of each run of targeted APGD, and of FMN.
+        restarts: of APGD. Near the boundary the random start decides: one start missed images that seven of eight hit.
         classes: that targeted APGD aims at.
         queries: of Square.
         pace: of Square, which gives up on images that this many times its pace would not break; 0 for never.
@@ -32,18 +33,25 @@ class Auto(Searching):
     name: ClassVar[str] = "auto"
 
     steps: int = 100
+    restarts: int = 2
     classes: int = 9
     queries: int = 5000
     pace: float = 2.0
     average: Average = "loss"
 
     def __post_init__(self) -> None:
-        at_least(steps=(self.steps, 1), classes=(self.classes, 1), queries=(self.queries, 1), pace=(self.pace, 0))
+        at_least(
+            steps=(self.steps, 1),
+            restarts=(self.restarts, 1),
+            classes=(self.classes, 1),
+            queries=(self.queries, 1),
+            pace=(self.pace, 0),
+        )
 
     def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
         enough = searches[0].logits.shape[1] >= 4
         members: tuple[Attack, ...] = (
-            APGD(norm=self.norm, steps=self.steps, average=self.average),
+            APGD(norm=self.norm, steps=self.steps, restarts=self.restarts, average=self.average),
             APGDT(
                 norm=self.norm,
                 steps=self.steps,
