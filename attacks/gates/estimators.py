@@ -254,7 +254,7 @@ class _Flipped:
     hard = True
 
     def decide(self, margin: Tensor, gate: int) -> Tensor:
-        decision = self.policy.decide(margin, gate)
+        decision = self.policy.decide(margin, gate).to(margin.dtype)
         return torch.where(self.gate == gate, 1 - decision, decision)
 
 
