@@ -41,7 +41,7 @@ REFILL = 4
 """Passes' worth of images that an attack gets at once where decided images leave: then passes stay full for longer."""
 ROOM = 2**24
 """Most numbers in those images (64 MiB): an attack remembers several such tensors, and one per epsilon."""
-TIDY_EVERY = 1024
+TIDY_EVERY = 512
 """Images after which freed memory goes back to the system: more often costs page faults (10 % of an FGSM sweep when
 done at every batch), never lets the peak grow with the images."""
 
