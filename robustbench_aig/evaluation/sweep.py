@@ -42,8 +42,8 @@ REFILL = 4
 ROOM = 2**24
 """Most numbers in those images (64 MiB): an attack remembers several such tensors, and one per epsilon."""
 TIDY_EVERY = 512
-"""Images after which freed memory goes back to the system: more often costs page faults (10 % of an FGSM sweep when
-done at every batch), never lets the peak grow with the images."""
+"""Images after which freed memory goes back to the system. Never lets the peak grow with the images; at every batch it
+costs a tenth of an FGSM sweep in page faults."""
 
 
 @dataclass(frozen=True)
