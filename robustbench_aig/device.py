@@ -1,6 +1,7 @@
 """The device that ``--device`` names."""
 
 import ctypes
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,16 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise Prerequisite(f"there is no device '{name}' ({count} CUDA devices found); use --device auto or cpu.")
     return torch.device(name)
+
+
+def resident_memory(field: str = "VmRSS") -> float | None:
+    """What of this process is in memory now, in MiB, or by "VmHWM" at most was; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(found[0]) / 1024 if found else None
 
 
 def give_back_memory() -> None:

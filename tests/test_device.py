@@ -6,8 +6,7 @@ import gc
 import pytest
 import torch
 
-from attacks.benchmarks import memory_peak
-from robustbench_aig.device import give_back_memory, resolve_device
+from robustbench_aig.device import give_back_memory, resident_memory, resolve_device
 from robustbench_aig.errors import Prerequisite, UsageError
 
 
@@ -21,7 +20,7 @@ def test_devices_are_told_by_name():
 
 
 def test_freed_memory_goes_back_to_the_system():
-    if memory_peak.resident() is None or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+    if resident_memory() is None or not hasattr(ctypes.CDLL(None), "malloc_trim"):
         pytest.skip("needs Linux and glibc")
     give_back_memory()
     kept, freed = [], []
@@ -30,7 +29,7 @@ def test_freed_memory_goes_back_to_the_system():
         kept.append(torch.ones(16))
     del freed
     gc.collect()
-    before = memory_peak.resident()
+    before = resident_memory()
     give_back_memory()
-    assert memory_peak.resident() < before - 64
+    assert resident_memory() < before - 64
     assert len(kept) == 2000

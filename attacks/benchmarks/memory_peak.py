@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from robustbench_aig.device import give_back_memory
+from robustbench_aig.device import give_back_memory, resident_memory
 
 T = TypeVar("T")
 
@@ -30,12 +30,7 @@ def peak(call: Callable[[], T]) -> tuple[T, float | None]:
 
 def high_water() -> float | None:
     """The largest resident size of this process so far, or since the last restart of the count, in MiB."""
-    return _status("VmHWM")
-
-
-def resident() -> float | None:
-    """What of this process is in memory now, in MiB."""
-    return _status("VmRSS")
+    return resident_memory("VmHWM")
 
 
 def _restart() -> float | None:
@@ -45,13 +40,4 @@ def _restart() -> float | None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
-    return resident()
-
-
-def _status(field: str) -> float | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) / 1024 if found else None
+    return resident_memory()

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbench_aig.device import give_back_memory
+from robustbench_aig.device import give_back_memory, resident_memory
 from robustbench_aig.errors import UserError
 from robustbench_aig.evaluation import eot, execution, gate_metrics, known_noise, rows
 from robustbench_aig.evaluation.attackers import paths, transfers
@@ -41,9 +41,9 @@ REFILL = 4
 """Passes' worth of images that an attack gets at once where decided images leave: then passes stay full for longer."""
 ROOM = 2**24
 """Most numbers in those images (64 MiB): an attack remembers several such tensors, and one per epsilon."""
-TIDY_EVERY = 512
-"""Images after which freed memory goes back to the system. Never lets the peak grow with the images; at every batch it
-costs a tenth of an FGSM sweep in page faults."""
+WARM, GROWTH = 8, 1.05
+"""Batches after which a process should have the memory that it needs, and how much more makes it give back what it
+does not use. That costs page faults, a tenth of a sweep with FGSM if done at every batch."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,6 @@ class _Engine:
         self.batch_size = settings.batch_size or DEFAULT_BATCH.get(settings.device.type, 128)
         self.clean: dict[str, Scores] = {}
         self.settled: dict[str, eot.Settled] = {}
-        self.since_tidy = 0
 
     def run(self, cells: list[Cell]) -> dict[str, str]:
         """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at
@@ -235,11 +234,13 @@ class _Engine:
 
     def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.settings.device
-        for index in torch.arange(len(cell.dataset)).split(size):
-            self.since_tidy += len(index)
-            if self.since_tidy >= TIDY_EVERY:
+        needed: float | None = None
+        for number, index in enumerate(torch.arange(len(cell.dataset)).split(size)):
+            held = resident_memory()
+            if number == WARM:
+                needed = held
+            elif needed and held and held > GROWTH * needed:
                 give_back_memory()
-                self.since_tidy = 0
             images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
             yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device)
 

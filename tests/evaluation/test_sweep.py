@@ -1,6 +1,7 @@
 """The sweep engine: resume after a kill, independence of the batch size, passes, and what its rows say."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -89,14 +90,18 @@ def test_verdicts_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
         assert (other == counts[0]).mean() >= 0.999
 
 
-def test_memory_goes_back_while_images_pass_not_once_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """40 images pass twice, for clean scores and for the attack, in threes: due after 18, 36, 52 and 70 images."""
-    calls: list[int] = []
-    monkeypatch.setattr("robustbench_aig.evaluation.sweep.give_back_memory", lambda: calls.append(1))
-    monkeypatch.setattr("robustbench_aig.evaluation.sweep.TIDY_EVERY", 16)
+@pytest.mark.parametrize(("growth", "times"), [(0, 0), (1, 7)])
+def test_memory_goes_back_where_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growth: int, times: int
+) -> None:
+    """40 images in threes are 14 batches: six grow into what is needed, and each of the last seven beyond it."""
+    engine, calls, held = "robustbench_aig.evaluation.sweep", [], itertools.count(100, 10 * growth)
+    monkeypatch.setattr(f"{engine}.WARM", 6)
+    monkeypatch.setattr(f"{engine}.resident_memory", lambda: next(held))
+    monkeypatch.setattr(f"{engine}.give_back_memory", lambda: calls.append(1))
     grid = grids.settings(gatings=(Gating("deterministic"),), attackers=("static",), defenses=(None,), batch_size=3)
-    sweep(grid, tmp_path / "run")
-    assert len(calls) == 4
+    sweep(replace(grid, attacks=[]), tmp_path / "run")
+    assert len(calls) == times
 
 
 def test_rows_follow_the_schema(summary: pd.DataFrame) -> None:
