@@ -41,9 +41,9 @@ REFILL = 4
 """Passes' worth of images that an attack gets at once where decided images leave: then passes stay full for longer."""
 ROOM = 2**24
 """Most numbers in those images (64 MiB): an attack remembers several such tensors, and one per epsilon."""
-WARM, GROWTH = 8, 1.05
-"""Batches after which a process should have the memory that it needs, and how much more makes it give back what it
-does not use. That costs page faults, a tenth of a sweep with FGSM if done at every batch."""
+WARM = 8
+"""Batches after which a process should have the memory that it needs; with more, it gives back what it does not use.
+That costs page faults, a tenth of a sweep with FGSM if done at every batch."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Engine:
             held = resident_memory()
             if number == WARM:
                 needed = held
-            elif needed and held and held > GROWTH * needed:
+            elif needed and held and held > needed:
                 give_back_memory()
             images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
             yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device)
