@@ -3,8 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -72,38 +71,41 @@ class Measured:
     answer: Answer
 
 
+@dataclass
+class _Timed:
+    """The runs of one contender so far."""
+
+    call: Callable[[], Answer]
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    answer: Answer = None
+
+    def run(self) -> None:
+        started, busy = time.perf_counter(), time.process_time()
+        self.answer = self.call()
+        self.wall.append(time.perf_counter() - started)
+        self.cpu.append(time.process_time() - busy)
+
+    def seen(self, peak_mib: float | None) -> Measured:
+        return Measured(statistics.median(self.wall), statistics.median(self.cpu), peak_mib, self.answer)
+
+
 def measure(contenders: Mapping[str, Callable[[], Answer]], repeats: int) -> dict[str, Measured]:
     """Run contenders once for their memory, then in turn for their times, until each has been timed ``repeats`` times.
 
     The first run of a :data:`SLOW` contender is timed as well.
     """
-    peaks: dict[str, float | None] = {}
-    answers: dict[str, Answer] = {}
-    wall: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu: dict[str, list[float]] = {name: [] for name in contenders}
-
-    def timed(name: str, call: Callable[[], Answer]) -> None:
-        started, busy = time.perf_counter(), time.process_time()
-        answers[name] = call()
-        wall[name].append(time.perf_counter() - started)
-        cpu[name].append(time.process_time() - busy)
-
-    def watched(name: str) -> Answer:
-        answer, peaks[name] = peak(contenders[name])
-        return answer
-
-    for name in contenders:
-        timed(name, partial(watched, name))
-        if wall[name][0] < SLOW:
-            wall[name].clear()
-            cpu[name].clear()
-    while short := [name for name in contenders if len(wall[name]) < repeats]:
-        for name in short:
-            timed(name, contenders[name])
-    return {
-        name: Measured(statistics.median(wall[name]), statistics.median(cpu[name]), peaks[name], answers[name])
-        for name in contenders
-    }
+    timed = {name: _Timed(call) for name, call in contenders.items()}
+    peaks = {}
+    for name, one in timed.items():
+        _, peaks[name] = peak(one.run)
+        if one.wall[0] < SLOW:
+            one.wall.clear()
+            one.cpu.clear()
+    while short := [one for one in timed.values() if len(one.wall) < repeats]:
+        for one in short:
+            one.run()
+    return {name: one.seen(peaks[name]) for name, one in timed.items()}
 
 
 def compare(

@@ -1,8 +1,8 @@
 """A whole sweep, from the plan to the tables on disk, beside the passes that it is for: clean scores, attack, scores of
 the attacked images, and where there are gates those with features and graphs crossed.
 
-The audit makes passes of its own. It is timed alone, by resuming a finished sweep, and the ratio of the sweep leaves it
-out; the row of the audit tells what it adds.
+The audit makes passes of its own. The sweep leaves it out; a row of its own, the resuming of a finished sweep, tells
+what it adds.
 """
 
 import tempfile
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from attacks.benchmarks.measure import OURS, Row, measure, rows
+from attacks.benchmarks.measure import OURS, Row, compare
 from attacks.benchmarks.subject import EPSILONS, Subject
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
@@ -43,21 +43,24 @@ def run(subject: Subject) -> list[Row]:
     for name, settings in cases.items():
         with tempfile.TemporaryDirectory() as finished:
             contenders = {PASSES: _passes(settings), OURS: _sweep(settings), AUDIT: _resumed(settings, Path(finished))}
-            seen = measure(contenders, min(3, subject.repeats))
-        whole, audit = seen[OURS], seen[AUDIT]
-        seen[OURS] = replace(
-            whole, seconds=whole.seconds - audit.seconds, cpu_seconds=whole.cpu_seconds - audit.cpu_seconds
-        )
-        case = f"{name}, {len(subject.dataset)} images"
-        notes = {OURS: "without its audit", AUDIT: "of the same sweep"}
-        table += rows("overhead", case, seen, PASSES, {OURS: 1.05}, notes)
+            table += compare(
+                "overhead",
+                f"{name}, {len(subject.dataset)} images",
+                contenders,
+                reference=PASSES,
+                repeats=min(3, subject.repeats),
+                limits={OURS: 1.05},
+                notes={OURS: "without its audit", AUDIT: "of the same sweep"},
+            )
     return table
 
 
 def _sweep(settings: Settings) -> Callable[[], None]:
+    unaudited = replace(settings, audit=None)
+
     def answer() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            sweep(settings, Path(folder) / "run")
+            sweep(unaudited, Path(folder) / "run")
 
     return answer
 

@@ -78,7 +78,7 @@ class Settings:
         batch_size: images per pass; None finds one. Does not enter identities.
         reference: images that attacks may learn from and that are not attacked; needed by those that learn.
         half: gradients in bfloat16, of attacks that take them; verdicts stay in float32.
-        audit: the tier of checks that ends the sweep.
+        audit: the tier of checks that ends the sweep; None leaves them out, and then the run claims nothing.
         audit_images: how many images the full tier tries again.
     """
 
@@ -96,7 +96,7 @@ class Settings:
     batch_size: int | None = None
     reference: Dataset | None = None
     half: bool = False
-    audit: Tier = "core"
+    audit: Tier | None = "core"
     audit_images: int = 200
 
 

@@ -54,13 +54,13 @@ class Done:
         done: cells computed now.
         skipped: cells that were finished before.
         failed: what went wrong, by cell label.
-        claim_valid: False when a check of the audit failed.
+        claim_valid: False when a check of the audit failed; None without an audit.
     """
 
     done: int
     skipped: int
     failed: dict[str, str]
-    claim_valid: bool
+    claim_valid: bool | None
 
 
 def sweep(
@@ -95,9 +95,10 @@ def sweep(
         engine = _Engine(settings, folder, progress or Silent())
         failed = engine.run([cell for cell in cells if cell.id not in skipped])
         folder.write_tables(ids)
-        findings = [asdict(finding) for finding in audit(folder, cells, settings, settings.audit, weights)]
-        valid = not any(finding["verdict"] == "FAIL" for finding in findings)
-        folder.write_run({**run, "audit": findings, "claim_valid": valid, "failed": failed})
+        findings = audit(folder, cells, settings, settings.audit, weights) if settings.audit else []
+        valid = all(finding.verdict != "FAIL" for finding in findings) if settings.audit else None
+        listed = [asdict(finding) for finding in findings]
+        folder.write_run({**run, "audit": listed, "claim_valid": valid, "failed": failed})
     return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
 
 

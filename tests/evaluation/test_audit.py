@@ -60,6 +60,11 @@ def test_a_sound_model_trips_nothing(plain: nn.Module, tmp_path: Path) -> None:
     assert all(set(entry) == keys and entry["text"] for entry in document["audit"])
 
 
+def test_without_an_audit_a_run_claims_nothing(plain: nn.Module, tmp_path: Path) -> None:
+    document = run(tmp_path, plain, audit=None)
+    assert (document["audit"], document["claim_valid"]) == ([], None)
+
+
 def test_fgsm_alone_is_an_upper_bound_not_a_failure(plain: nn.Module, gated: nn.Module, tmp_path: Path) -> None:
     single = [attacks.make("fgsm")]
     assert found(run(tmp_path / "plain", plain, attacks=single)) == {("S2", "WARN")}

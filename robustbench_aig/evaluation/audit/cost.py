@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,13 @@ class Work:
         """In forward passes of one image."""
         return self.forwards + BACKWARD * self.backwards
 
-    def less(self, other: "Work") -> "Work":
-        """What is left without ``other``."""
-        return Work(
-            self.forwards - other.forwards, self.backwards - other.backwards, max(0.0, self.seconds - other.seconds)
-        )
-
 
 @dataclass(frozen=True)
 class Cost:
     """The audit beside its sweep.
 
     Attributes:
-        sweep: the sweep, its audit not counted.
+        sweep: the sweep without an audit.
         audit: the core tier.
     """
 
@@ -75,14 +69,14 @@ class Cost:
 
 
 def measure(settings: Settings) -> Cost:
-    """Run a sweep with its core audit into a folder that is thrown away, then the audit once more by itself."""
+    """Run a sweep without its audit into a folder that is thrown away, then the core audit by itself."""
     networks = [model.network for model in settings.models]
     with tempfile.TemporaryDirectory() as place:
-        whole = _watched(networks, lambda: sweep(settings, Path(place)))
+        swept = _watched(networks, lambda: sweep(replace(settings, audit=None), Path(place)))
         weights = {model.name: weights_hash(model.network) for model in settings.models}
         cells = plan(settings)
-        again = _watched(networks, lambda: audit(RunFolder(Path(place)), cells, settings, "core", weights))
-    return Cost(whole.less(again), again)
+        audited = _watched(networks, lambda: audit(RunFolder(Path(place)), cells, settings, "core", weights))
+    return Cost(swept, audited)
 
 
 def _watched(networks: list[nn.Module], work: Callable[[], object]) -> Work:
