@@ -78,8 +78,8 @@ class _Multiplying:
     def __init__(self, policy: Deterministic) -> None:
         self.policy = policy
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return self.policy.decide(margin, gate)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return self.policy.decide(margins, first)
 
 
 def _threshold(network: ConvNetAIG, batches: Sequence[Tensor], rate: float) -> Deterministic:

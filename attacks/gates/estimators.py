@@ -253,9 +253,10 @@ class _Flipped:
     gate: Tensor
     hard = True
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        decision = self.policy.decide(margin, gate).to(margin.dtype)
-        return torch.where(self.gate == gate, 1 - decision, decision)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        decisions = self.policy.decide(margins, first).to(margins.dtype)
+        own = torch.arange(first, first + margins.shape[1], device=margins.device)
+        return torch.where(self.gate[:, None] == own, 1 - decisions, decisions)
 
 
 def _flipping(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int) -> Tensor:

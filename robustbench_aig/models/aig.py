@@ -1,5 +1,6 @@
 """ConvNet-AIG (Veit and Belongie): a residual network whose blocks are switched per image by gates."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,17 +46,20 @@ class ConvNetAIG(nn.Module):
 
     def gated(self, images: Tensor, policy: Policy) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, margins (N, L) and decisions (N, L): the bare computation, in a form that compilers take."""
-        x = self.trunk.stem(images)
-        margins, decisions = [], []
-        for number, (block, gate) in enumerate(zip(self.trunk.blocks, self.gates, strict=True)):
-            margin = gate(x)
-            decision = policy.decide(margin, number)
-            margins.append(margin)
-            decisions.append(decision)
-            skippable = policy.hard and not decision.requires_grad and not self.training
-            x = _skip(block, x, decision) if skippable else _scale(block, x, decision)
-        decided = torch.stack(decisions, 1).to(margins[0].dtype)
-        return self.trunk.head(x), torch.stack(margins, 1), decided
+        x, blocks, gates = self.trunk.stem(images), self.trunk.blocks, list(self.gates)
+        read: list[Tensor] = []
+        number = 0
+        while number < len(blocks):
+            margins = gates[number](x)
+            decisions = policy.decide(margins, number)
+            if policy.hard and not decisions.requires_grad and not self.training:
+                x, settled = _skip(blocks[number : number + margins.shape[1]], x, decisions)
+            else:
+                x, settled = _scale(blocks[number], x, decisions[:, 0]), 1
+            read.append(margins.narrow(1, 0, settled))
+            number += settled
+        margins = torch.cat(read, 1)
+        return self.trunk.head(x), margins, policy.decide(margins, 0).to(margins.dtype)
 
     @torch.no_grad()
     def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, GateTrace]:
@@ -82,7 +86,7 @@ class ConvNetAIG(nn.Module):
         state = torch.arange(len(images), device=images.device).expand(noise.shape[:2])
         margins, decisions = [], []
         for number, (block, gate) in enumerate(zip(self.trunk.blocks, self.gates, strict=True)):
-            margin = gate(x)[state]
+            margin = gate(x)[:, 0][state]
             opened = margin + noise[:, :, number] > 0
             pairs, state = torch.unique(2 * state + opened, return_inverse=True)
             x = _branch(block, x, pairs // 2, pairs % 2)
@@ -129,25 +133,33 @@ class _GatedSum(torch.autograd.Function):
         return gradient, gradient * decision.view(-1, 1, 1, 1), pull
 
 
-def _skip(block: nn.Module, x: Tensor, decision: Tensor) -> Tensor:
+def _skip(blocks: Sequence[Any], x: Tensor, decision: Tensor) -> tuple[Tensor, int]:
     """Eq. 4: the residual branch of the images whose gate is open, nothing for the others.
 
-    Without gradients ``x`` may be overwritten, so that closed images are not even copied.
+    Runs the blocks up to the first that changes the features, as one does not that is closed for every image and has no
+    projection. Without gradients ``x`` may be overwritten, so that closed images are not even copied.
+
+    Args:
+        blocks: k of them, in order.
+        x: what enters the first, (N, C, H, W).
+        decision: (N, k) of 0 and 1.
+
+    Returns:
+        The features, and how many blocks are behind them.
     """
-    images = x.shape[0]
-    if images == 1:  # nothing to choose rows from
-        count = int(decision.item())
-    else:
-        opened = decision.nonzero()[:, 0]
-        count = opened.shape[0]
-    if count == images:
-        return block(x)  # type: ignore[no-any-return]
-    total: Tensor = block.shortcut(x)  # type: ignore[operator]
-    if not count and total is x:
-        return x  # what leaves a block is finished already
-    if count:
-        total = _add(total, opened, block.residual(_take(x, opened)))  # type: ignore[operator]
-    return block.finish(total)  # type: ignore[operator, no-any-return]
+    alone: list[Any] = decision.tolist()[0] if decision.shape[0] == 1 else []  # one image has no rows to choose
+    for number, block in enumerate(blocks):
+        rows = None if alone else decision[:, number].nonzero()[:, 0]
+        count = int(alone[number]) if rows is None else rows.shape[0]
+        if count == x.shape[0]:
+            return block(x), number + 1
+        total: Tensor = block.shortcut(x)
+        if not count and total is x:
+            continue  # what leaves a block is finished already
+        if rows is not None and count:
+            total = _add(total, rows, block.residual(_take(x, rows)))
+        return block.finish(total), number + 1
+    return x, len(blocks)
 
 
 def _take(x: Tensor, rows: Tensor) -> Tensor:

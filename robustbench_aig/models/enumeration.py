@@ -111,7 +111,7 @@ def enumerate_graphs(model: nn.Module, images: Tensor, least: float = 0.0) -> En
 
 def _grow(paths: _Paths, block: nn.Module, gate: nn.Module, least: float, work: Tensor) -> _Paths:
     """Both continuations of every path through a block, less those that are too unlikely."""
-    margin = gate(paths.x)
+    margin = gate(paths.x)[:, 0]
     shut, wide = paths.log_prob + logsigmoid(-margin), paths.log_prob + logsigmoid(margin)
     # the likelier continuation of a path that was kept stays, so that no image runs out of graphs
     closed = ((shut > least) | (margin <= 0)).nonzero()[:, 0]

@@ -1,6 +1,7 @@
 """Networks for inference: every BatchNorm folded into the convolution or linear layer before it."""
 
 import copy
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -30,8 +31,15 @@ def fuse(network: nn.Module) -> nn.Module:
         if isinstance(module, BasicBlock | Bottleneck | Trunk):
             _fold(module)
     if isinstance(fused, ConvNetAIG):
-        fused.gates = nn.ModuleList(FoldedGate(gate) if isinstance(gate, GateUnit) else gate for gate in fused.gates)
+        units = [gate for gate in fused.gates if isinstance(gate, GateUnit)]
+        if len(units) == len(fused.gates):
+            fused.gates = nn.ModuleList(FoldedGate(_same_width(units[number:])) for number in range(len(units)))
     return fused
+
+
+def _same_width(gates: list[GateUnit]) -> list[GateUnit]:
+    """The first gate and those after it, up to one that reads more channels."""
+    return list(takewhile(lambda gate: gate.fc1.in_features == gates[0].fc1.in_features, gates))
 
 
 @torch.no_grad()

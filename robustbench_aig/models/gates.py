@@ -4,7 +4,7 @@ A policy is always explicit and never follows ``module.training``, which attack 
 score means *execute*, so with margin = beta_1 - beta_0 a gate opens with probability sigmoid(margin).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,11 +37,11 @@ class GateUnit(nn.Module):
             self.fc2.bias.copy_(torch.tensor([0.1, 2.0]))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Margins beta_1 - beta_0, shape (N,), always in float32, of block inputs (N, C, H, W)."""
+        """Margins beta_1 - beta_0, shape (N, 1), always in float32, of block inputs (N, C, H, W)."""
         with torch.autocast(features.device.type, enabled=False):
             pooled = _pixel_sums(features) / features.shape[2:].numel()
             scores = self.fc2(torch.relu(self.bn(self.fc1(pooled))))
-            margin: Tensor = scores[:, 1] - scores[:, 0]
+            margin: Tensor = scores[:, 1:] - scores[:, :1]
         return margin
 
 
@@ -72,8 +72,11 @@ class _ChannelsLastSums(torch.autograd.Function):
 class FoldedGate(nn.Module):
     """A gate unit for inference: BatchNorm folded into the first layer, both scores into their difference.
 
+    It also knows the gates after it that read features of the same width. Where closed blocks leave the features as
+    they are, those read the same, so that one pooling and two products decide until the next open block.
+
     Args:
-        gate: in eval mode; the folded one gives its margins up to float rounding.
+        gates: in eval mode, this one first; the folded one gives their margins up to float rounding.
     """
 
     hidden_weight: Tensor
@@ -81,20 +84,21 @@ class FoldedGate(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, gate: GateUnit) -> None:
+    def __init__(self, gates: Sequence[GateUnit]) -> None:
         super().__init__()
-        folded = fuse_linear_bn_eval(gate.fc1, gate.bn)
+        folded = [fuse_linear_bn_eval(gate.fc1, gate.bn) for gate in gates]
         parts = {
-            "hidden_weight": folded.weight.T.contiguous(),
-            "hidden_bias": folded.bias,
-            "weight": gate.fc2.weight[1] - gate.fc2.weight[0],
-            "bias": gate.fc2.bias[1:] - gate.fc2.bias[:1],
+            "hidden_weight": torch.cat([layer.weight for layer in folded]).T.contiguous(),
+            "hidden_bias": torch.cat([layer.bias for layer in folded]),
+            "weight": torch.block_diag(*(gate.fc2.weight[1:] - gate.fc2.weight[:1] for gate in gates)).T.contiguous(),
+            "bias": torch.cat([gate.fc2.bias[1:] - gate.fc2.bias[:1] for gate in gates]),
         }
         for name, values in parts.items():
             self.register_buffer(name, values.detach().clone())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Margins (N,), always in float32, of block inputs (N, C, H, W)."""
+        """Margins (N, k), always in float32, of block inputs (N, C, H, W): this gate's, and those of the gates after it
+        were they to read the same."""
         if torch.is_autocast_enabled(features.device.type):  # asked, since leaving a context costs as much as a layer
             with torch.autocast(features.device.type, enabled=False):
                 return self._margins(features)
@@ -105,7 +109,7 @@ class FoldedGate(nn.Module):
         hidden_weight, hidden_bias, weight, bias = self._buffers.values()
         share = 1 / features.shape[2:].numel()
         hidden = torch.addmm(hidden_bias, _pixel_sums(features), hidden_weight, alpha=share)  # type: ignore[arg-type]
-        return torch.addmv(bias, hidden.relu_(), weight)  # type: ignore[arg-type]
+        return torch.addmm(bias, hidden.relu_(), weight)  # type: ignore[arg-type]
 
 
 class Policy(Protocol):
@@ -115,9 +119,9 @@ class Policy(Protocol):
     def hard(self) -> bool:
         """Whether every decision is 0 or 1, so that a closed block can be skipped."""
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        """Decisions in [0, 1], shape (N,), of gate number ``gate`` for margins of shape (N,); hard ones that carry no
-        gradient may be bool."""
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        """Decisions in [0, 1], shape (N, k), of the gates from number ``first`` on for margins of shape (N, k); hard
+        ones that carry no gradient may be bool."""
 
 
 def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0, level: float = 0.0) -> Tensor:
@@ -126,6 +130,10 @@ def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0, leve
         return hard
     soft = torch.sigmoid((score - level) / temperature)
     return hard + (soft - soft.detach())
+
+
+def _columns(of_gates: Tensor, margins: Tensor, first: int) -> Tensor:
+    return of_gates[:, first : first + margins.shape[1]]
 
 
 @dataclass(frozen=True)
@@ -140,8 +148,8 @@ class Deterministic:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return _threshold(margin, self.gradient, level=_logit(self.threshold))
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return _threshold(margins, self.gradient, level=_logit(self.threshold))
 
 
 @cache
@@ -164,8 +172,8 @@ class Stochastic:
     temperature: float = 1.0
     hard = True
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return _threshold(margin + self.noise[:, gate], self.gradient, self.temperature)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return _threshold(margins + _columns(self.noise, margins, first), self.gradient, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,8 @@ class Expected:
 
     hard = False
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return torch.sigmoid(margin)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return torch.sigmoid(margins)
 
 
 @dataclass(frozen=True)
@@ -188,8 +196,8 @@ class Relaxed:
     temperature: float = 1.0
     hard = False
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return torch.sigmoid((margin + self.noise[:, gate]) / self.temperature)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return torch.sigmoid((margins + _columns(self.noise, margins, first)) / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,8 @@ class Forced:
     graph: Tensor
     hard = True
 
-    def decide(self, margin: Tensor, gate: int) -> Tensor:
-        return self.graph[:, gate].to(margin.dtype).expand_as(margin)
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return _columns(self.graph, margins, first).to(margins.dtype).expand_as(margins)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ networks follow He et al. (2016), section 4.2, with option-A (parameter-free) or
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -121,9 +121,8 @@ class Trunk(nn.Module, ABC):
     @property
     def blocks(self) -> list[Any]:
         """The residual blocks in order of execution."""
-        return [
-            block for name, stage in self.named_children() if name.startswith("layer") for block in _children(stage)
-        ]
+        stages = (stage for name, stage in self._modules.items() if name.startswith("layer"))
+        return [block for stage in stages for block in stage._modules.values()]  # type: ignore[union-attr]
 
     @property
     def block_names(self) -> list[str]:
@@ -145,10 +144,6 @@ class Trunk(nn.Module, ABC):
 def downsampling(block_name: str) -> bool:
     """Whether the block of that name, as in :attr:`Trunk.block_names`, halves the resolution."""
     return block_name.endswith(".0") and block_name != "layer1.0"
-
-
-def _children(stage: nn.Module) -> Iterator[nn.Module]:
-    return stage.children()
 
 
 class CifarResNet(Trunk):

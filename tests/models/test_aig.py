@@ -85,6 +85,7 @@ def test_skipping_gives_what_multiplying_gives(model: ConvNetAIG, images: Tensor
 
 
 def test_a_closed_block_is_not_run(model: ConvNetAIG, images: Tensor) -> None:
+    costs(model.trunk, tuple(images.shape[1:]))  # counted by a pass of its own, once per network
     seen = []
     hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
     with torch.no_grad():
@@ -131,10 +132,10 @@ def test_sampled_gates_open_with_their_probability(model: ConvNetAIG, images: Te
 
 
 def test_straight_through_gradient_is_that_of_the_relaxed_sample() -> None:
-    margin = torch.linspace(-3, 3, 7, requires_grad=True)
+    margin = torch.linspace(-3, 3, 7)[:, None].requires_grad_()
     draw = torch.linspace(1, -1, 7)[:, None]
     hard = Stochastic(draw, temperature=0.7).decide(margin, 0)
-    assert set(hard.tolist()) <= {0.0, 1.0}
+    assert set(hard.flatten().tolist()) <= {0.0, 1.0}
     (gradient,) = torch.autograd.grad(hard.sum(), margin)
     soft = Relaxed(draw, temperature=0.7).decide(margin, 0)
     (expected,) = torch.autograd.grad(soft.sum(), margin)
@@ -189,7 +190,7 @@ def linear_toy(scale: float) -> ConvNetAIG:
     trunk.fc = nn.Linear(16, 10).double()
     model.gates = nn.ModuleList(GateUnit(16).double() for _ in range(5))
     for gate in model.gates:
-        gate.forward = lambda x, unit=gate: 3 * unit.fc1(x.mean((2, 3))).sum(1) / 4  # type: ignore[assignment]
+        gate.forward = lambda x, unit=gate: 3 * unit.fc1(x.mean((2, 3))).sum(1, keepdim=True) / 4  # type: ignore[assignment]
     return model.eval()
 
 
@@ -338,11 +339,12 @@ def test_official_gate_is_reproduced() -> None:
     z = x.sum((2, 3)) / 25
     hidden = torch.relu((z @ gate.fc1.weight.T + gate.fc1.bias) / (1 + gate.bn.eps) ** 0.5)
     beta = hidden @ gate.fc2.weight.T + gate.fc2.bias
-    assert torch.allclose(gate(x), beta[:, 1] - beta[:, 0], atol=1e-5)
+    assert torch.allclose(gate(x)[:, 0], beta[:, 1] - beta[:, 0], atol=1e-5)
 
 
 def test_draws_that_share_their_paths_give_what_single_draws_give(model: ConvNetAIG, images: Tensor) -> None:
     draws = logistic(0, "score", torch.arange(len(images)), len(model.gates), range(12))
+    costs(model.trunk, tuple(images.shape[1:]))
     seen: list[int] = []
     hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
     logits, trace = model.sampled(images, draws)
@@ -406,6 +408,23 @@ def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvN
             assert torch.allclose(retrace.margin, trace.margin, atol=1e-4)
             assert torch.equal(retrace.open, trace.open)
     assert fuse(folded).gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
+
+
+def test_a_closed_block_leaves_the_next_gate_nothing_to_read(model: ConvNetAIG, images: Tensor) -> None:
+    """Folded gates pool the features once per block that changed them; the margins stay those of reading each time."""
+    folded = fuse(model)
+    assert isinstance(folded, ConvNetAIG)
+    graph = [1, 0, 0, 0, 1, 0, 0, 0, 0]  # the blocks at 3 and 6 halve the resolution, so they change what is read
+    pooled: list[int] = []
+    for number, gate in enumerate(folded.gates):
+        gate.register_forward_hook(lambda *_, number=number: pooled.append(number))
+    for batch in (images, images[:1]):
+        pooled.clear()
+        with torch.no_grad():
+            read = folded.traced(batch, Forced(torch.tensor([graph])))[1].margin
+            expected = model.traced(batch, Forced(torch.tensor([graph])))[1].margin
+        assert pooled == [0, 1, 4, 5, 7]
+        assert torch.allclose(read, expected, atol=1e-4)
 
 
 def test_skipping_leaves_the_images_as_they_were(model: ConvNetAIG, images: Tensor) -> None:
