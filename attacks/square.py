@@ -63,31 +63,34 @@ class Square(Stepwise):
         channels, height, width = part.clean.shape[1:]
         slots = 6 + 2 * channels
         points = self._start(part, budget)
-        margins = _margins(part, points)
+        run = _Run(part, points, _margins(part, points), part.clean.new_empty(len(points), 0))
         history = _History(self.queries)
         for query in range(self.queries):
             if query % _CHUNK == 0:
-                numbers = part.target.uniform(_CHUNK * slots, 1 + query // _CHUNK).view(-1, _CHUNK, slots)
+                drawn = run.part.target.uniform(_CHUNK * slots, 1 + query // _CHUNK)
+                run = run._replace(numbers=drawn.view(-1, _CHUNK, slots))
             if decides:
-                leaves = margins > 0
-                if self.pace:
-                    leaves |= history.hopeless(query, margins, self.pace)
-                if bool(leaves.any()):
-                    reached = (margins[leaves] > 0).float()
-                    search.offer(part.rows[leaves], points[leaves], reached, margins[leaves])
-                    index = (~leaves).nonzero()[:, 0]
-                    if not len(index):
-                        return
-                    part, points, margins, numbers = part.take(index), points[index], margins[index], numbers[index]
-                    history.take(index)
+                run = self._without_decided(search, run, history, query)
+                if not len(run.points):
+                    return
             side = math.sqrt(self._share(query) * height * width)
             change = self._linf if self.norm == "linf" else self._l2
-            tried = change(part.clean, points, budget, side, numbers[:, query % _CHUNK])
-            tried_margins = _margins(part, tried)
-            better = tried_margins > margins
-            points = torch.where(better.view(-1, 1, 1, 1), tried, points)
-            margins = torch.where(better, tried_margins, margins)
-        search.measure(part.rows, points)
+            tried = change(run.part.clean, run.points, budget, side, run.numbers[:, query % _CHUNK])
+            run = run.better(tried, _margins(run.part, tried))
+        search.measure(run.part.rows, run.points)
+
+    def _without_decided(self, search: Search, run: "_Run", history: "_History", query: int) -> "_Run":
+        """The run without the images that are misclassified, or given up; those go into the search."""
+        leaves = run.margins > 0
+        if self.pace:
+            leaves |= history.hopeless(query, run.margins, self.pace)
+        if not bool(leaves.any()):
+            return run
+        margins = run.margins[leaves]
+        search.offer(run.part.rows[leaves], run.points[leaves], (margins > 0).float(), margins)
+        stay = (~leaves).nonzero()[:, 0]
+        history.take(stay)
+        return run.take(stay)
 
     def _share(self, query: int) -> float:
         scaled = int(query / self.queries * 10000)
@@ -135,6 +138,25 @@ class Square(Stepwise):
         size = (unused + length(offset * either) ** 2).sqrt()
         moved = offset * (1 - either) + fresh / _lengths(fresh) * size
         return (clean + budget * direction(moved, "l2")).clamp(0, 1)
+
+
+class _Run(NamedTuple):
+    """Where the n images that are left stand: best points so far, their margins, numbers for the next queries."""
+
+    part: Part
+    points: Tensor
+    margins: Tensor
+    numbers: Tensor
+
+    def take(self, index: Tensor) -> "_Run":
+        """The images ``index``."""
+        return _Run(self.part.take(index), self.points[index], self.margins[index], self.numbers[index])
+
+    def better(self, points: Tensor, margins: Tensor) -> "_Run":
+        """With those of ``points`` whose margins are larger."""
+        grows = margins > self.margins
+        best = torch.where(grows.view(-1, 1, 1, 1), points, self.points)
+        return self._replace(points=best, margins=torch.where(grows, margins, self.margins))
 
 
 class _History:

@@ -23,7 +23,9 @@ def transfers(cell: Cell) -> bool:
     return cell.gating.stochastic or cell.defense is not None
 
 
-def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None = None) -> Iterator[tuple[str, Target]]:
+def paths(
+    cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None = None, at_once: int | None = None
+) -> Iterator[tuple[str, Target]]:
     """The named targets that the cell's attacker attacks, one after the other.
 
     Args:
@@ -31,6 +33,7 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
         ids: (N,) image ids of the batch.
         passes: counters of the batch.
         reference: images that the attack may learn from.
+        at_once: images times draws per pass, where the batch may be larger; None for all of it.
 
     Yields:
         ``(name, target)``; the static attacker has one path, ``static``. Of the known-noise attacker, the paths of the
@@ -39,7 +42,7 @@ def paths(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None =
     if cell.attacker == "known-noise":
         yield from known_paths(cell, ids, passes, 0)
         return
-    unaware = _unaware(cell, ids, passes, reference)
+    unaware = replace(_unaware(cell, ids, passes, reference), at_once=at_once)
     gradient: Gradient = "straight-through" if cell.gating.stochastic else "none"
     static = replace(unaware, gate_gradient=gradient, transfer=transfers(cell))
     knowing = replace(unaware, defense=cell.defense, draws=cell.gradient_draws)

@@ -176,7 +176,7 @@ class _Engine:
             outcomes: dict[str, list[dict[str, Outcome]]] = {cell.id: [{} for _ in cell.epsilons] for cell in job}
             clean = {cell.id: self._clean(cell).take(slice(scored, scored + len(images))) for cell in job}
             scored += len(images)
-            targets = list(paths(job[0], ids, passes, reference))
+            targets = list(paths(job[0], ids, passes, reference, self.batch_size))
             if job[0].attacker == "known-noise":
                 targets = []
                 for cell in job:
@@ -184,7 +184,6 @@ class _Engine:
                     outcomes[cell.id] = [{cell.attacker: outcome} for outcome in found]
             choose = len(targets) > 1 and job[0].stochastic  # the best path is chosen on draws that are not reported
             for name, target in targets:
-                target = replace(target, at_once=self.batch_size)
                 crafted = craft(attack, target, images, labels, [epsilon.value for epsilon in job[0].epsilons])
                 for cell in job:
                     judged = self._judged(cell, crafted, images, labels, ids, clean[cell.id], choose=choose)

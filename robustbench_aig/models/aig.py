@@ -47,7 +47,7 @@ class ConvNetAIG(nn.Module):
     def gated(self, images: Tensor, policy: Policy) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, margins (N, L) and decisions (N, L): the bare computation, in a form that compilers take."""
         x, blocks, gates = self.trunk.stem(images), self.trunk.blocks, list(self.gates)
-        read: list[Tensor] = []
+        read, decided = [], []
         number = 0
         while number < len(blocks):
             margins = gates[number](x)
@@ -57,9 +57,10 @@ class ConvNetAIG(nn.Module):
             else:
                 x, settled = _scale(blocks[number], x, decisions[:, 0]), 1
             read.append(margins.narrow(1, 0, settled))
+            decided.append(decisions.narrow(1, 0, settled))
             number += settled
         margins = torch.cat(read, 1)
-        return self.trunk.head(x), margins, policy.decide(margins, 0).to(margins.dtype)
+        return self.trunk.head(x), margins, torch.cat(decided, 1).to(margins.dtype)
 
     @torch.no_grad()
     def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, GateTrace]:
