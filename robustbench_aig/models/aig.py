@@ -47,6 +47,8 @@ class ConvNetAIG(nn.Module):
     def gated(self, images: Tensor, policy: Policy) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, margins (N, L) and decisions (N, L): the bare computation, in a form that compilers take."""
         x, blocks, gates = self.trunk.stem(images), self.trunk.blocks, list(self.gates)
+        if x.shape[0] == 1 and policy.hard and not self.training and not torch.is_grad_enabled():
+            return _alone(self.trunk, gates, x, policy)
         read, decided = [], []
         number = 0
         while number < len(blocks):
@@ -148,19 +150,43 @@ def _skip(blocks: Sequence[Any], x: Tensor, decision: Tensor) -> tuple[Tensor, i
     Returns:
         The features, and how many blocks are behind them.
     """
-    alone: list[Any] = decision.tolist()[0] if decision.shape[0] == 1 else []  # one image has no rows to choose
     for number, block in enumerate(blocks):
-        rows = None if alone else decision[:, number].nonzero()[:, 0]
-        count = int(alone[number]) if rows is None else rows.shape[0]
-        if count == x.shape[0]:
+        rows = decision[:, number].nonzero()[:, 0]
+        if rows.shape[0] == x.shape[0]:
             return block(x), number + 1
         total: Tensor = block.shortcut(x)
-        if not count and total is x:
-            continue  # what leaves a block is finished already
-        if rows is not None and count:
+        if rows.shape[0]:
             total = _add(total, rows, block.residual(_take(x, rows)))
+        elif total is x:
+            continue  # what leaves a block is finished already
         return block.finish(total), number + 1
     return x, len(blocks)
+
+
+def _alone(trunk: Trunk, gates: Sequence[nn.Module], x: Tensor, policy: Policy) -> tuple[Tensor, Tensor, Tensor]:
+    """:meth:`ConvNetAIG.gated` from the stem's output on, for one image and hard gates without gradients.
+
+    There are no rows to choose, and next to a single image's convolutions every small operation shows: what the gates
+    say goes to the host at once, where it is kept as numbers.
+    """
+    read: list[float] = []
+    decided: list[float] = []
+    blocks = trunk.blocks
+    while len(read) < len(blocks):
+        margins = gates[len(read)](x)
+        decisions = policy.decide(margins, len(read))
+        for margin, decision in zip(margins.tolist()[0], decisions.tolist()[0], strict=True):
+            block = blocks[len(read)]
+            read.append(margin)
+            decided.append(decision)
+            if decision:
+                x = block(x)
+                break
+            closed = block.shortcut(x)
+            if closed is not x:
+                x = block.finish(closed)
+                break
+    return trunk.head(x), margins.new_tensor([read]), margins.new_tensor([decided])
 
 
 def _take(x: Tensor, rows: Tensor) -> Tensor:

@@ -410,6 +410,27 @@ def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvN
     assert fuse(folded).gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_an_image_alone_is_what_it_is_among_others(model: ConvNetAIG, images: Tensor, folded: bool) -> None:
+    network = fuse(model) if folded else model
+    assert isinstance(network, ConvNetAIG)
+    draws, everyone = noise(network, images), slice(None)
+    policies = (
+        lambda rows: Deterministic(0.4),
+        lambda rows: Stochastic(draws[rows]),
+        lambda rows: Forced((draws[rows] > 0).float()),
+    )
+    with torch.no_grad():
+        for policy in policies:
+            logits, trace = network.traced(images, policy(everyone))
+            assert 0 < trace.open.mean() < 1
+            for own in (slice(number, number + 1) for number in range(len(images))):
+                alone, single = network.traced(images[own], policy(own))
+                assert torch.equal(single.open, trace.open[own])
+                assert torch.allclose(single.margin, trace.margin[own], atol=1e-5)
+                assert torch.allclose(alone, logits[own], atol=1e-5)
+
+
 def test_a_closed_block_leaves_the_next_gate_nothing_to_read(model: ConvNetAIG, images: Tensor) -> None:
     """Folded gates pool the features once per block that changed them; the margins stay those of reading each time."""
     folded = fuse(model)
