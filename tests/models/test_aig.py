@@ -1,4 +1,4 @@
-"""ConvNet-AIG: equations of the paper, policies, and real skipping."""
+"""ConvNet-AIG: equations of the paper, policies and what they cost."""
 
 import pytest
 import torch
@@ -6,53 +6,15 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from robustbench_aig.data import load_dataset
-from robustbench_aig.models import aig
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
 from robustbench_aig.models.enumeration import enumerate_graphs
-from robustbench_aig.models.fused import fuse
-from robustbench_aig.models.gates import (
-    Deterministic,
-    Expected,
-    FoldedGate,
-    Forced,
-    GateUnit,
-    Policy,
-    Relaxed,
-    Stochastic,
-    gating,
-)
+from robustbench_aig.models.gates import Deterministic, Expected, Forced, GateUnit, Relaxed, Stochastic, gating
 from robustbench_aig.models.macs import costs
 from robustbench_aig.models.noise import logistic
 from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth
 from robustbench_aig.models.resolve import load_model
-
-
-def spread(model: ConvNetAIG, seed: int = 0) -> ConvNetAIG:
-    """Give gates opinions: random second layers and BatchNorm statistics, so that images differ in their graphs."""
-    generator = torch.Generator().manual_seed(seed)
-    for gate in model.gates:
-        assert isinstance(gate, GateUnit)
-        gate.fc2.weight.data = torch.randn(gate.fc2.weight.shape, generator=generator)
-        gate.fc2.bias.data = torch.randn(2, generator=generator)
-        gate.bn.running_mean = torch.randn(16, generator=generator) * 0.1
-        gate.bn.running_var = torch.rand(16, generator=generator) * 0.05 + 0.01
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def model() -> ConvNetAIG:
-    torch.manual_seed(0)
-    return spread(ConvNetAIG(CifarResNet(20)))
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return torch.rand((24, 3, 16, 16), generator=torch.Generator().manual_seed(1))
-
-
-def noise(model: ConvNetAIG, images: Tensor, draw: int = 0) -> Tensor:
-    return logistic(0, "score", torch.arange(len(images)), len(model.gates), [draw])[0]
+from tests.models.conftest import noise, spread
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("aig110", 1_766_630), ("aig50", 25_768_264), ("aig101", 45_040_314)])
@@ -69,31 +31,6 @@ def test_fresh_gates_open_for_85_to_87_percent(images: Tensor) -> None:
     with torch.no_grad():
         _, trace = model.traced(images, Deterministic())
     assert 0.85 <= trace.prob.mean().item() <= 0.88
-
-
-@pytest.mark.parametrize("policy", ["deterministic", "stochastic"])
-def test_skipping_gives_what_multiplying_gives(model: ConvNetAIG, images: Tensor, policy: str) -> None:
-    chosen: Policy = Deterministic() if policy == "deterministic" else Stochastic(noise(model, images), "none")
-    with torch.no_grad():
-        skipped, trace = model.traced(images, chosen)
-        assert 0.1 < trace.open.mean() < 0.95
-        x = model.trunk.stem(images)
-        for number, block in enumerate(model.trunk.blocks):
-            x = aig._scale(block, x, trace.open[:, number])
-        multiplied = model.trunk.head(x)
-    assert torch.allclose(skipped, multiplied, atol=1e-5)
-
-
-def test_a_closed_block_is_not_run(model: ConvNetAIG, images: Tensor) -> None:
-    costs(model.trunk, tuple(images.shape[1:]))  # counted by a pass of its own, once per network
-    seen = []
-    hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
-    with torch.no_grad():
-        _, trace = model.traced(images, Deterministic())
-    for hook in hooks:
-        hook.remove()
-    counts = [int(count) for count in trace.open.sum(0)]
-    assert seen == [count for count in counts if count]
 
 
 def test_forcing_the_graph_of_an_image_changes_nothing(model: ConvNetAIG, images: Tensor) -> None:
@@ -340,116 +277,3 @@ def test_official_gate_is_reproduced() -> None:
     hidden = torch.relu((z @ gate.fc1.weight.T + gate.fc1.bias) / (1 + gate.bn.eps) ** 0.5)
     beta = hidden @ gate.fc2.weight.T + gate.fc2.bias
     assert torch.allclose(gate(x)[:, 0], beta[:, 1] - beta[:, 0], atol=1e-5)
-
-
-def test_draws_that_share_their_paths_give_what_single_draws_give(model: ConvNetAIG, images: Tensor) -> None:
-    draws = logistic(0, "score", torch.arange(len(images)), len(model.gates), range(12))
-    costs(model.trunk, tuple(images.shape[1:]))
-    seen: list[int] = []
-    hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
-    logits, trace = model.sampled(images, draws)
-    for hook in hooks:
-        hook.remove()
-    assert sum(seen) < 0.8 * trace.open.sum()
-    for number, draw in enumerate(draws):
-        with torch.no_grad():
-            alone, single = model.traced(images, Stochastic(draw))
-        assert torch.equal(trace.open[number], single.open)
-        assert torch.allclose(logits[number], alone, atol=1e-5)
-        assert torch.allclose(trace.macs[number], single.macs)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_gated_sum_has_the_gradients_of_its_formula(layout: torch.memory_format) -> None:
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, 4, 5, 2)
-    shortcut, residual = (torch.randn(shape, generator=generator).to(memory_format=layout) for _ in range(2))
-    decision = torch.rand(3, generator=generator)
-    inputs = [value.requires_grad_() for value in (shortcut, residual, decision)]
-    ours = aig._GatedSum.apply(*inputs)
-    formula = shortcut + residual * decision[:, None, None, None]
-    assert torch.allclose(ours, formula, atol=1e-6)
-    weight = torch.randn(shape, generator=generator)
-    gradients = zip(
-        torch.autograd.grad(ours, inputs, weight), torch.autograd.grad(formula, inputs, weight), strict=True
-    )
-    assert all(torch.allclose(got, expected, atol=1e-5) for got, expected in gradients)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("count", [1, 24])
-def test_skipping_has_the_input_gradient_of_multiplying(
-    model: ConvNetAIG, images: Tensor, layout: torch.memory_format, count: int
-) -> None:
-    gradients = []
-    for gradient in ("none", "straight-through"):  # the second multiplies; its gates are cut off below
-        inputs = images[:count].to(memory_format=layout).requires_grad_()
-        trace = model.traced(inputs, Deterministic(gradient="none"))[1]
-        policy = Forced(trace.open) if gradient == "none" else Cut(trace.open)
-        gradients += torch.autograd.grad(model.traced(inputs, policy)[0].square().sum(), inputs)
-    assert torch.allclose(*gradients, atol=1e-4)
-
-
-class Cut(Forced):
-    """Forced gates that are not known to be hard, so that branches are multiplied instead of skipped."""
-
-    hard = False
-
-
-def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvNetAIG, images: Tensor) -> None:
-    folded = fuse(model)
-    assert isinstance(folded, ConvNetAIG)
-    assert all(isinstance(gate, FoldedGate) for gate in folded.gates)
-    with torch.no_grad():
-        logits, trace = model.traced(images, Deterministic(0.4))
-        for batch in (images, images.to(memory_format=torch.channels_last)):
-            again, retrace = folded.traced(batch, Deterministic(0.4))
-            assert torch.allclose(again, logits, atol=1e-4)
-            assert torch.allclose(retrace.margin, trace.margin, atol=1e-4)
-            assert torch.equal(retrace.open, trace.open)
-    assert fuse(folded).gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
-
-
-@pytest.mark.parametrize("folded", [False, True])
-def test_an_image_alone_is_what_it_is_among_others(model: ConvNetAIG, images: Tensor, folded: bool) -> None:
-    network = fuse(model) if folded else model
-    assert isinstance(network, ConvNetAIG)
-    draws, everyone = noise(network, images), slice(None)
-    policies = (
-        lambda rows: Deterministic(0.4),
-        lambda rows: Stochastic(draws[rows]),
-        lambda rows: Forced((draws[rows] > 0).float()),
-    )
-    with torch.no_grad():
-        for policy in policies:
-            logits, trace = network.traced(images, policy(everyone))
-            assert 0 < trace.open.mean() < 1
-            for own in (slice(number, number + 1) for number in range(len(images))):
-                alone, single = network.traced(images[own], policy(own))
-                assert torch.equal(single.open, trace.open[own])
-                assert torch.allclose(single.margin, trace.margin[own], atol=1e-5)
-                assert torch.allclose(alone, logits[own], atol=1e-5)
-
-
-def test_a_closed_block_leaves_the_next_gate_nothing_to_read(model: ConvNetAIG, images: Tensor) -> None:
-    """Folded gates pool the features once per block that changed them; the margins stay those of reading each time."""
-    folded = fuse(model)
-    assert isinstance(folded, ConvNetAIG)
-    graph = [1, 0, 0, 0, 1, 0, 0, 0, 0]  # the blocks at 3 and 6 halve the resolution, so they change what is read
-    pooled: list[int] = []
-    for number, gate in enumerate(folded.gates):
-        gate.register_forward_hook(lambda *_, number=number: pooled.append(number))
-    for batch in (images, images[:1]):
-        pooled.clear()
-        with torch.no_grad():
-            read = folded.traced(batch, Forced(torch.tensor([graph])))[1].margin
-            expected = model.traced(batch, Forced(torch.tensor([graph])))[1].margin
-        assert pooled == [0, 1, 4, 5, 7]
-        assert torch.allclose(read, expected, atol=1e-4)
-
-
-def test_skipping_leaves_the_images_as_they_were(model: ConvNetAIG, images: Tensor) -> None:
-    before = images.clone()
-    with torch.no_grad():
-        model.traced(images, Deterministic())
-    assert torch.equal(images, before)
