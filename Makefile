@@ -22,7 +22,8 @@ demo: $(INSTALLED)  ## train two small models, attack them and write a report
 test: $(INSTALLED)  ## run the tests on all cores, slow ones last
 	@$(PYTHON) -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
-lint: $(INSTALLED)  ## check style and formatting
+lint: $(INSTALLED)  ## check style, formatting and who imports whom
+	@$(BIN)/lint-imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robustbench_aig.registry import Registry
 
 if TYPE_CHECKING:
-    from attacks.base import Attack
+    from robustbench_aig.contracts.attack import Attack
 
 __all__ = ["make", "registry"]
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._ops import direction, normal, per_image, project, size, uniform
-from attacks._search import Run, Search, Stepwise, at_least
-from attacks.base import Norm
-from attacks.losses import Average, Loss
-from robustbench_aig.evaluation.target import Target
+from attacks.common.losses import Average, Loss
+from attacks.common.norms import direction, normal, per_image, project, size, uniform
+from attacks.common.search import Run, Search, Stepwise, at_least
+from robustbench_aig.contracts.attack import Norm
+from robustbench_aig.contracts.target import Target
 
 MOMENTUM = 0.75
 """Weight of the new step; the rest continues the last one (their Eq. 4)."""

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from attacks._search import Run, Search, Stepwise, at_least
 from attacks.apgd import ascend
-from attacks.losses import Average, Loss
+from attacks.common.losses import Average, Loss
+from attacks.common.search import Run, Search, Stepwise, at_least
 
 
 @dataclass(frozen=True, kw_only=True)

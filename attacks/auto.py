@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attacks._search import Search, Searching, at_least
 from attacks.apgd import APGD
 from attacks.apgd_t import APGDT
-from attacks.base import Attack
+from attacks.common.losses import Average
+from attacks.common.search import Search, Searching, at_least
 from attacks.fmn import FMN
-from attacks.losses import Average
 from attacks.square import Square
 from attacks.worst import combine
+from robustbench_aig.contracts.attack import Attack
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._minimal import Minimal, Smallest, mean_margin
-from attacks._ops import per_image
-from attacks._search import Part, at_least
-from robustbench_aig.evaluation.target import View
+from attacks.common.minimal import Minimal, Smallest, mean_margin
+from attacks.common.norms import per_image
+from attacks.common.search import Part, at_least
+from robustbench_aig.contracts.target import View
 
 
 @dataclass(frozen=True, kw_only=True)

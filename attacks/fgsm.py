@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._ops import direction
-from attacks.base import Attack
-from attacks.losses import Aim, Average, Goal, Loss
-from robustbench_aig.evaluation.target import Target
+from attacks.common.losses import Aim, Average, Goal, Loss
+from attacks.common.norms import direction
+from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

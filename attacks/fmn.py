@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._minimal import Minimal, Smallest, mean_margin
-from attacks._ops import direction, limit, per_image, size
-from attacks._search import Part, at_least
-from attacks.losses import Average
+from attacks.common.losses import Average
+from attacks.common.minimal import Minimal, Smallest, mean_margin
+from attacks.common.norms import direction, limit, per_image, size
+from attacks.common.search import Part, at_least
 
 
 @dataclass(frozen=True, kw_only=True)

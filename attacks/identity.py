@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks.base import Attack
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

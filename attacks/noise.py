@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks._ops import direction, normal, uniform
-from attacks.base import Attack
-from robustbench_aig.evaluation.target import Target
+from attacks.common.norms import direction, normal, uniform
+from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._ops import direction, project, random_point
-from attacks._search import Run, Search, Stepwise, at_least
-from attacks.losses import Aim, Average, Loss
-from robustbench_aig.evaluation.target import Target
+from attacks.common.losses import Aim, Average, Loss
+from attacks.common.norms import direction, project, random_point
+from attacks.common.search import Run, Search, Stepwise, at_least
+from robustbench_aig.contracts.target import Target
 
 IN_HALF = 0.8
 """Share of the steps whose gradients are taken in bfloat16 where that is asked for. With all of them, up to two of 200

@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks._ops import TINY, direction, length
-from attacks._search import SELECT_DRAWS, Part, Search, Stepwise, at_least
-from attacks.losses import margin
-from robustbench_aig.evaluation.target import Target
+from attacks.common.norms import TINY, direction, length
+from attacks.common.search import SELECT_DRAWS, Part, Search, Stepwise, at_least
+from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.target import Target
 
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10 000, after which the share of changed pixels halves."""

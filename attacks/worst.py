@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attacks._search import Search, Searching
-from attacks.base import Attack
+from attacks.common.search import Search, Searching
+from robustbench_aig.contracts.attack import Attack
 
 
 def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequence[float]) -> None:

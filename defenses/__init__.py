@@ -9,7 +9,7 @@ from robustbench_aig.errors import UsageError
 from robustbench_aig.registry import Registry
 
 if TYPE_CHECKING:
-    from defenses.base import Defense
+    from robustbench_aig.contracts.defense import Defense
 
 __all__ = ["make", "registry"]
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from defenses.base import Defense
-from defenses.rounding import soft_round, straight_through
+from defenses.rounding import soft_round
+from robustbench_aig.contracts.defense import Defense, straight_through
 
 
 @dataclass(frozen=True)

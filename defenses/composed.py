@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from defenses.base import STRENGTHS, Defense
+from robustbench_aig.contracts.defense import STRENGTHS, Defense
 
 
 @dataclass(frozen=True)

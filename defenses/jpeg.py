@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from defenses import jpeg_codec
-from defenses.base import Defense
-from defenses.rounding import straight_through
 from defenses.soft_jpeg import soft_jpeg
+from robustbench_aig.contracts.defense import Defense, straight_through
 
 
 @dataclass(frozen=True)

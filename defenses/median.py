@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from defenses.base import Defense
+from robustbench_aig.contracts.defense import Defense
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from defenses.base import Defense
+from robustbench_aig.contracts.defense import Defense
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from defenses.base import Defense
+from robustbench_aig.contracts.defense import Defense
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,6 @@
-"""Gradients for functions that have none: straight-through substitution and soft rounding."""
+"""Soft rounding: a differentiable function that is close to rounding."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
-        return None, gradients[0]
-
-
-def straight_through(value: Tensor, source: Tensor) -> Tensor:
-    """``value`` bit for bit, with the gradient of ``source`` (BPDA, Athalye et al. 2018); both of one shape."""
-    result: Tensor = _StraightThrough.apply(value.detach(), source)
-    return result
 
 
 def soft_round(values: Tensor, rounded: Tensor) -> Tensor:

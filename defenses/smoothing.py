@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
-from defenses.base import Defense
+from robustbench_aig.contracts.defense import Defense
 
 
 @dataclass(frozen=True)

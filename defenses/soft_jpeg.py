@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from defenses.rounding import soft_round, straight_through
+from defenses.rounding import soft_round
+from robustbench_aig.contracts.defense import straight_through
 
 # ITU-T T.81, Annex K, tables K.1 and K.2, row by row.
 _LUMA = (

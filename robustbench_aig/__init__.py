@@ -19,11 +19,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustbench_aig.audit.runner import sweep
+    from robustbench_aig.contracts.gating import Gating
     from robustbench_aig.data import load_dataset
-    from robustbench_aig.evaluation.epsilons import parse_epsilons
-    from robustbench_aig.evaluation.gating import Gating
-    from robustbench_aig.evaluation.plan import Settings, plan
-    from robustbench_aig.evaluation.sweep import sweep
+    from robustbench_aig.engine.epsilons import parse_epsilons
+    from robustbench_aig.engine.plan import Settings, plan
     from robustbench_aig.models.classifier import Classifier
     from robustbench_aig.models.resolve import load_model
     from robustbench_aig.report import compare_runs, read_run, write_report
@@ -50,16 +50,16 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "models.classifier",
-    "Gating": "evaluation.gating",
-    "Settings": "evaluation.plan",
+    "Gating": "contracts.gating",
+    "Settings": "engine.plan",
     "compare_runs": "report",
     "load_dataset": "data",
     "load_model": "models.resolve",
-    "parse_epsilons": "evaluation.epsilons",
-    "plan": "evaluation.plan",
+    "parse_epsilons": "engine.epsilons",
+    "plan": "engine.plan",
     "read_run": "report",
     "recipe": "training.recipe",
-    "sweep": "evaluation.sweep",
+    "sweep": "audit.runner",
     "train_model": "training.run",
     "write_report": "report",
 }

@@ -1,5 +1,5 @@
 """``python -m robustbench_aig`` is ``robustbench-aig``."""
 
-from cli import main
+from robustbench_aig.commands.program import main
 
 main()

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from robustbench_aig.evaluation.plan import Settings
-
 PACKAGES = ("robustbench-aig", "torch", "torchvision", "torchattacks", "foolbox", "numpy", "scipy", "pillow", "pandas")
 
 
@@ -62,21 +60,3 @@ def machine(device: "torch.device") -> dict[str, Any]:
 def environment(device: "torch.device") -> dict[str, Any]:
     """What ran: versions, code revision and machine, as every saved record has them."""
     return {"versions": versions(), "revision": revision(), "machine": machine(device)}
-
-
-def provenance(settings: "Settings") -> dict[str, Any]:
-    """Everything recorded about a sweep that does not enter identities."""
-    return {
-        **environment(settings.device),
-        "models": {
-            model.name: {"architecture": model.architecture, "weights": model.weights_hash} for model in settings.models
-        },
-        "dataset": {
-            "name": settings.dataset.name,
-            "split": settings.dataset.split,
-            "images": len(settings.dataset),
-            "index": settings.dataset.index_hash,
-            "content": settings.dataset.content_hash,
-        },
-        "defenses": {defense.name: defense.record() for defense in settings.defenses if defense is not None},
-    }

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import attacks
+from robustbench_aig.audit.runner import sweep
 from robustbench_aig.data import load_dataset
-from robustbench_aig.evaluation.epsilons import parse_epsilons
-from robustbench_aig.evaluation.plan import Settings
-from robustbench_aig.evaluation.sweep import sweep
+from robustbench_aig.engine.epsilons import parse_epsilons
+from robustbench_aig.engine.plan import Settings
+from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.models.resolve import load_model
-from robustbench_aig.store import RunFolder
 
 pytestmark = pytest.mark.data
 

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks._ops import direction, per_image, project
-from attacks.base import Norm
+from attacks.common.norms import direction, per_image, project
 from attacks.gates.estimators import Estimate, Estimator, estimate, judge
 from attacks.gates.objectives import Goal
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.contracts.attack import Norm
+from robustbench_aig.contracts.target import Target
 
 FIRST_STEP = 0.125
 """Share of the budget that the first step goes. Gates are decided at hyperplanes that a long step jumps over: over 20

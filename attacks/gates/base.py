@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Attack
 from attacks.gates.ascent import Best, Search, Start
 from attacks.gates.estimators import Estimator, resolve
 from attacks.gates.objectives import Goal
 from attacks.gates.optimiser import maximise
+from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import Target
 
 
 def require_gates(target: Target, name: str) -> None:

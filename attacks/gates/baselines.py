@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from attacks._ops import direction, normal, per_image, project, uniform
+from attacks.common.losses import ce
+from attacks.common.norms import direction, normal, per_image, project, uniform
 from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
 from attacks.gates.joint import Aim, aim_goal
 from attacks.gates.objectives import Goal, trace_of
 from attacks.gates.optimiser import colour_shift
-from attacks.losses import ce
-from robustbench_aig.evaluation.target import Target, View
+from robustbench_aig.contracts.target import Target, View
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Compute
 from attacks.gates.objectives import Label, decision_shift
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.contracts.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

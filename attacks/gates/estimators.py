@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
-from attacks._ops import TINY
+from attacks.common.norms import TINY
 from attacks.gates.objectives import Goal, decision_shift, even_weights, select, trace_of
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Target, View
-from robustbench_aig.models.enumeration import LIMIT, enumerate_graphs, require_enumerable
-from robustbench_aig.models.gates import Forced, GateTrace, Policy, Relaxed
-from robustbench_aig.models.noise import Stage
+from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs, require_enumerable
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.noise import Stage
+from robustbench_aig.contracts.policy import Forced, Policy, Relaxed
+from robustbench_aig.contracts.target import Target, View
+from robustbench_aig.contracts.trace import GateTrace
 
 Estimator = Literal[
     "auto", "straight-through", "soft", "score-function", "local-expectation", "likeliest", "likely", "exact"

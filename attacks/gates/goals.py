@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from attacks.common.losses import ce
 from attacks.gates.objectives import NEAR, SAFE, Goal, Label, block_weights, error, hinge, trace_of
-from attacks.losses import ce
-from attacks.losses import margin as class_margin
-from robustbench_aig.evaluation.target import View
+from robustbench_aig.contracts.margin import margin as class_margin
+from robustbench_aig.contracts.target import View
 
 Pull = Literal["margin", "probability", "nearest"]
 """On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more; and

@@ -12,7 +12,7 @@ from attacks.gates.objectives import Goal
 from attacks.gates.route import RouteTo
 from attacks.gates.stealth import Hold
 from attacks.gates.through import Through
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.contracts.target import Target
 
 Aim = Literal["open", "close", "flip", "misclassify", "stealth", "through"]
 """Compute up or down, every gate the other way, a wrong class: by any means, with the gates held, through the gates."""

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from attacks.losses import margin as class_margin
+from robustbench_aig.contracts.margin import margin as class_margin
+from robustbench_aig.contracts.target import Target, View
+from robustbench_aig.contracts.trace import GateTrace
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import Target, View
-from robustbench_aig.models.gates import GateTrace
 
 NEAR, SAFE = 0.03, 0.1
 """Margins at which a hard gate counts as safe, in units of the gate's score: the budget then goes to the others."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from attacks._ops import direction, random_point
+from attacks.common.norms import direction, random_point
 from attacks.gates.ascent import Best, Search, ascend
 from attacks.gates.estimators import judge, resolve
 from attacks.gates.objectives import Goal, trace_of
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.target import Target, View
 from robustbench_aig.errors import UserError
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Target, View
 
 TWIN_STEPS = 20
 """Steps on a twin, each a tenth or so of the passes of one on sampled gates. They do not grow with the steps of the

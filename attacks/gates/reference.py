@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from attacks.gates.objectives import select, trace_of
+from robustbench_aig.contracts.target import Passes, Reference, Target
 from robustbench_aig.errors import UsageError, unknown
-from robustbench_aig.evaluation.target import Passes, Reference, Target
 
 
 def reference_of(target: Target) -> Reference:

@@ -9,8 +9,8 @@ from attacks.gates.base import GateAttack
 from attacks.gates.goals import Route
 from attacks.gates.objectives import Label, LabelMode, decision_shift, select, trace_of
 from attacks.gates.reference import class_rates, find_class, graph_of
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.goals import Stealth
 from attacks.gates.objectives import SELECTION_DRAWS, decision_shift, select, trace_of
-from robustbench_aig.evaluation.target import Target
+from robustbench_aig.contracts.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

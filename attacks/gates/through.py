@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from attacks.common.losses import ce
 from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.objectives import Goal, decision_shift, error, hinge, trace_of
-from attacks.losses import ce
-from robustbench_aig.evaluation.graph_oracle import oracle
-from robustbench_aig.evaluation.target import Target, View, run
-from robustbench_aig.models.enumeration import LIMIT, enumerate_graphs, graph_number
-from robustbench_aig.models.gates import Forced
+from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs, graph_number
+from robustbench_aig.contracts.oracle import oracle
+from robustbench_aig.contracts.policy import Forced
+from robustbench_aig.contracts.target import Target, View, run
 
 
 @dataclass(frozen=True)

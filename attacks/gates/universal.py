@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._ops import direction, limit
+from attacks.common.norms import direction, limit
 from attacks.gates.ascent import DRAW_STRIDE
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import estimate, judge, resolve
@@ -16,8 +16,8 @@ from attacks.gates.joint import Aim, aim_goal
 from attacks.gates.objectives import Goal
 from attacks.gates.optimiser import require_gate_gradient
 from attacks.gates.reference import on_reference, reference_of
+from robustbench_aig.contracts.target import Reference, Target
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import Reference, Target
 
 WINDOW = 8
 

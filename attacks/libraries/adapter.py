@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks._ops import per_image
-from attacks.base import Attack
+from attacks.common.norms import per_image
 from attacks.libraries.capability import Capability, Request
+from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.crafting import SLACK
+from robustbench_aig.contracts.noise import uniform
+from robustbench_aig.contracts.policy import Stochastic
+from robustbench_aig.contracts.target import Target, defense_noise, frozen, run
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.crafting import SLACK
-from robustbench_aig.evaluation.target import Target, defense_noise, frozen, run
-from robustbench_aig.models.gates import Stochastic
-from robustbench_aig.models.noise import uniform
 
 _SHARED = -1
 """The image id that names the noise which all images of a call share; no image has it."""

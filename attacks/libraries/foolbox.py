@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attacks.libraries.capability import ANY, L0, L1, L2, LINF, Capability, request, runnable
 
 if TYPE_CHECKING:
-    from attacks.base import Attack
+    from robustbench_aig.contracts.attack import Attack
 
 MANAGED = ("distance", "constraint", "init_attack", "tensorboard", "channel_axis", "reduced_dims")
 """Constructor parameters that the adapter sets."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from attacks.libraries import foolbox, torchattacks
 from attacks.libraries.capability import Capability, settable
-from robustbench_aig.evaluation.crafting import Crafted, craft
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Passes, Target
+from robustbench_aig.contracts.crafting import Crafted, craft
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.target import Passes, Target
 
 LIBRARIES: Mapping[str, Any] = {"torchattacks": torchattacks, "foolbox": foolbox}
 

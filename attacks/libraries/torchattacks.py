@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attacks.libraries.capability import L0, L1, L2, LINF, Capability, request, runnable
 
 if TYPE_CHECKING:
-    from attacks.base import Attack
+    from robustbench_aig.contracts.attack import Attack
 
 MANAGED = ("model", "norm", "seed", "verbose", "n_classes")
 """Constructor parameters that the adapter sets."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from robustbench_aig.analysis import EXPERIMENTS
 from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places, quiet_option
 from robustbench_aig.commands.output import print_rows
 from robustbench_aig.errors import UsageError
+from robustbench_aig.experiments import EXPERIMENTS
 
 
 @click.command()
@@ -48,8 +48,8 @@ def analyze(experiment: str, **given: Any) -> None:
 
     Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
     """
+    from robustbench_aig.contracts.gating import Gating
     from robustbench_aig.data import load_dataset
-    from robustbench_aig.evaluation.gating import Gating
     from robustbench_aig.models.resolve import check_name
     from robustbench_aig.progress import progress
 
@@ -58,8 +58,8 @@ def analyze(experiment: str, **given: Any) -> None:
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
     for model in given["model"]:
         check_name(model)
-    from robustbench_aig.analysis.run import analyze as compute
     from robustbench_aig.device import resolve_device
+    from robustbench_aig.experiments.run import analyze as compute
 
     kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
     with progress(given["quiet"]) as reporter:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from robustbench_aig.commands.terminal import together
 from robustbench_aig.errors import UsageError
-from robustbench_aig.terminal import together
 
 PATH = click.Path(path_type=Path)
 data_options = together(

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from robustbench_aig.terminal import console
+from robustbench_aig.commands.terminal import console
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     """Records as a table or as JSON."""
-    from robustbench_aig.listing import text
+    from robustbench_aig.commands.listing import text
 
     click.echo(json.dumps(rows, indent=1) if as_json else text(rows))
 

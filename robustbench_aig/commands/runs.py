@@ -7,8 +7,8 @@ import click
 
 from robustbench_aig.commands.options import PATH, json_option, run_argument
 from robustbench_aig.commands.output import show_result
+from robustbench_aig.commands.terminal import console
 from robustbench_aig.errors import UsageError
-from robustbench_aig.terminal import console
 
 
 @click.command()

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.models.gates import Deterministic, GateTrace, GateUnit, Policy, Recorder
+from robustbench_aig.contracts.policy import Deterministic, Policy, Recorder
+from robustbench_aig.contracts.trace import GateTrace
+from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.macs import costs
 from robustbench_aig.models.resnet import Trunk
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.gates import FoldedGate, GateUnit
+from robustbench_aig.models.gate_unit import FoldedGate, GateUnit
 from robustbench_aig.models.resnet import BasicBlock, Bottleneck, Trunk
 
 PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))

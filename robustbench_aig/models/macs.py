@@ -3,39 +3,14 @@
 One multiply-add counts once. (The paper's Table 1 counts two operations per multiply-add, its Table 2 one.)
 """
 
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustbench_aig.contracts.trace import Costs
 from robustbench_aig.models.resnet import Trunk
-
-
-@dataclass(frozen=True)
-class Costs:
-    """MACs of one image.
-
-    Attributes:
-        floor: stem, shortcuts and head, which always run.
-        gates: all gating units together.
-        blocks: (L,) float64, the residual branch of each block.
-    """
-
-    floor: float
-    gates: float
-    blocks: Tensor
-
-    @property
-    def ceiling(self) -> float:
-        """Everything: what an image costs when every gate is open."""
-        return self.floor + self.gates + float(self.blocks.sum())
-
-    def of(self, graphs: Tensor) -> Tensor:
-        """(…,) float64 MACs of graphs (…, L): what always runs plus the open branches."""
-        return self.floor + self.gates + graphs.detach().double() @ self.blocks.to(graphs.device)
-
 
 _KNOWN: WeakKeyDictionary[Trunk, dict[tuple[int, ...], Costs]] = WeakKeyDictionary()
 

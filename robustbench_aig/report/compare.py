@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_aig.errors import UserError
-from robustbench_aig.evaluation.comparisons import at_every, at_some, compare, holm
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run
+from robustbench_aig.statistics.comparisons import at_every, at_some, compare, holm
 
 LEVEL = 0.05
 """Of every statement. Either model may turn out to be the better one, so each direction is tested at half of it."""

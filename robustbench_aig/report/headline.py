@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robustbench_aig.evaluation.statistics import Interval, accuracy
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run, contestant
+from robustbench_aig.statistics.intervals import Interval, accuracy
 
 
 @dataclass(frozen=True)

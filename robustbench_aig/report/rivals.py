@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_aig.errors import UsageError, UserError, unknown
-from robustbench_aig.evaluation.comparisons import compare
-from robustbench_aig.evaluation.measured import CROSSED_DRAWS
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run
+from robustbench_aig.statistics.comparisons import compare
+from robustbench_aig.statistics.measure import CROSSED_DRAWS
 
 Values = npt.NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from robustbench_aig.engine.store import SCHEMA
 from robustbench_aig.errors import Prerequisite, UserError
-from robustbench_aig.store import SCHEMA
 
 CURVE = ["model", "dataset", "gating", "defense", "attack", "attacker", "norm", "seed"]
 """The columns that tell one accuracy curve from another."""

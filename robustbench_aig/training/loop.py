@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.policy import Deterministic, Policy, Relaxed, Stochastic
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.errors import UserError
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.checkpoints import Card
-from robustbench_aig.models.gates import Deterministic, Policy, Relaxed, Stochastic
-from robustbench_aig.models.noise import logistic
 from robustbench_aig.models.resnet import StochasticDepth
 from robustbench_aig.training.augmentation import augment
 from robustbench_aig.training.recipe import Recipe

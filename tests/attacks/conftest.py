@@ -7,8 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Passes, Target, frozen
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.target import Passes, Target, frozen
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.resnet import CifarResNet
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import attacks
-from attacks.losses import Aim
+from attacks.common.losses import Aim
+from robustbench_aig.contracts.target import View
+from robustbench_aig.engine.plan import plan
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.plan import plan
-from robustbench_aig.evaluation.target import View
 from robustbench_aig.models.fused import fuse
-from tests.evaluation import grids
+from tests.engine import grids
 
 BUDGETS = [k / 255 for k in (12, 24)]
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import attacks
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.target import Passes
 from robustbench_aig.data.dataset import ArraySource, Dataset
+from robustbench_aig.engine import eot, known_noise
+from robustbench_aig.engine.epsilons import parse_epsilons
+from robustbench_aig.engine.plan import Settings, plan
+from robustbench_aig.engine.scoring import score_cell
+from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation import eot, known_noise
-from robustbench_aig.evaluation.epsilons import parse_epsilons
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.plan import Settings, plan
-from robustbench_aig.evaluation.scoring import score_cell
-from robustbench_aig.evaluation.sweep import sweep
-from robustbench_aig.evaluation.target import Passes
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier
 from robustbench_aig.report.headline import worst_cases

@@ -17,11 +17,11 @@ import defenses
 from attacks.libraries import foolbox, survey, torchattacks
 from attacks.libraries.adapter import Attackable, size
 from attacks.libraries.capability import Capability
+from robustbench_aig.contracts.crafting import craft
+from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.policy import Stochastic
+from robustbench_aig.contracts.target import frozen
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.crafting import craft
-from robustbench_aig.evaluation.target import frozen
-from robustbench_aig.models.gates import Stochastic
-from robustbench_aig.models.noise import logistic
 
 RUNNABLE = [f"{library}:{entry}" for library, table in survey.LIBRARIES.items() for entry in table.names()]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "library-attacks.md"

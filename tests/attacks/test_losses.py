@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional
 
 import attacks
-from attacks import losses
 from attacks.apgd import checkpoints
+from attacks.common import losses
+from robustbench_aig.contracts.target import View
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import View
 from tests.fixtures.broken_models import LargeLogits
 
 LABELS = torch.tensor([0, 2])

@@ -5,10 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attacks
-from robustbench_aig.evaluation.sweep import sweep
+from robustbench_aig.engine.store import RunFolder
+from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.models.macs import costs
-from robustbench_aig.store import RunFolder
-from tests.evaluation import grids
+from tests.engine import grids
 
 
 def test_an_fgsm_sweep_costs_one_gradient(plain):
@@ -220,7 +220,7 @@ def test_carrying_over_equals_the_worst_case_over_smaller_budgets(plain):
 @pytest.mark.parametrize("attack", ["fgsm", "pgd:steps=3"])
 def test_a_sweep_cell_makes_no_pass_that_is_not_in_its_tables(tmp_path, monkeypatch, attack):
     """Images entering the network: the clean scores, the attack's own passes, and one scoring pass per epsilon."""
-    monkeypatch.setattr("robustbench_aig.evaluation.sweep.audit", lambda *arguments: [])
+    monkeypatch.setattr("robustbench_aig.engine.sweep.audit", lambda *arguments: [])
     settings = grids.settings(
         models=[grids.classifier("resnet20")], attacks=[attacks.make(attack)], defenses=(None,), draws=1
     )

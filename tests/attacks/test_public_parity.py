@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.pgd import PGD
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.target import Passes, Target, frozen
 from robustbench_aig.data import load_dataset
-from robustbench_aig.evaluation.comparisons import compare
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Passes, Target, frozen
 from robustbench_aig.models.resolve import load_model
+from robustbench_aig.statistics.comparisons import compare
 
 with warnings.catch_warnings():  # foolbox imports a deprecated name of scipy
     warnings.simplefilter("ignore")

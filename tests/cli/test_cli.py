@@ -15,12 +15,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cli import cli
+from robustbench_aig.contracts.noise import Stage, logistic
+from robustbench_aig.contracts.policy import Stochastic
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.checkpoints import Card
-from robustbench_aig.models.gates import Stochastic
-from robustbench_aig.models.noise import Stage, logistic
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Result]

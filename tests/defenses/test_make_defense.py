@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import defenses
-from defenses.base import STRENGTHS
 from defenses.bitdepth import BitDepth
 from defenses.composed import Composed
 from defenses.jpeg import Jpeg
@@ -17,6 +16,7 @@ from defenses.median import Median
 from defenses.none import NoDefense
 from defenses.resize_pad import ResizePad
 from defenses.smoothing import Smoothing
+from robustbench_aig.contracts.defense import STRENGTHS
 from robustbench_aig.errors import UsageError
 
 ALL = [entry.name for entry in defenses.registry.entries()]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.gates import GateUnit
-from robustbench_aig.models.noise import logistic
+from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.resnet import CifarResNet
 
 

@@ -5,13 +5,14 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from robustbench_aig.contracts.enumeration import enumerate_graphs
+from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.policy import Deterministic, Expected, Forced, Relaxed, Stochastic, gating
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
-from robustbench_aig.models.enumeration import enumerate_graphs
-from robustbench_aig.models.gates import Deterministic, Expected, Forced, GateUnit, Relaxed, Stochastic, gating
+from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.macs import costs
-from robustbench_aig.models.noise import logistic
 from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth
 from robustbench_aig.models.resolve import load_model
 from tests.models.conftest import noise, spread

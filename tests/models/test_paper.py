@@ -5,10 +5,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustbench_aig.contracts.policy import Expected
 from robustbench_aig.models import accounting
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
-from robustbench_aig.models.gates import Expected
 from robustbench_aig.models.paper import SYSTEMS, best, find
 from robustbench_aig.training.recipe import recipe
 

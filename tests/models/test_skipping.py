@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
 from robustbench_aig.models import aig
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.fused import fuse
-from robustbench_aig.models.gates import Deterministic, FoldedGate, Forced, Policy, Stochastic
+from robustbench_aig.models.gate_unit import FoldedGate
 from robustbench_aig.models.macs import costs
-from robustbench_aig.models.noise import logistic
 from tests.models.conftest import noise
 
 

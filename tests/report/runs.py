@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 import attacks
-from robustbench_aig.evaluation.measured import mean, plain, share
-from robustbench_aig.evaluation.statistics import accuracy, mean_intervals, worst_at
-from robustbench_aig.store import RunFolder
+from robustbench_aig.engine.store import RunFolder
+from robustbench_aig.statistics.intervals import accuracy, mean_intervals, worst_at
+from robustbench_aig.statistics.measure import mean, plain, share
 
 CLASSES = ("airplane", "bird", "cat", "dog", "ship")
 LAYERS, FLOOR, BLOCK = 9, 6.0e6, 3.2e6

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robustbench_aig.evaluation.comparisons import simultaneous_band
 from robustbench_aig.report import text
 from robustbench_aig.report.figures import style
 from robustbench_aig.report.run import Curve, Run
+from robustbench_aig.statistics.comparisons import simultaneous_band
 
 CROWDED = 6
 """Curves in one panel beyond which each defence gets a panel of its own."""

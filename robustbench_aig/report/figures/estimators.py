@@ -22,7 +22,7 @@ def fidelity(table: pd.DataFrame) -> Figure:
     """Cosine to the exact gradient against passes, a panel per model and objective; a line joins numbers of draws.
 
     Args:
-        table: as :func:`attacks.gates.fidelity.study` makes it.
+        table: as :func:`robustbench_aig.experiments.estimators.study` makes it.
     """
     groups = list(table.groupby(["model", "objective"], sort=False))
     figure, axes = style.grid(len(groups), 2, 4.9, 3.4)

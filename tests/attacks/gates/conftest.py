@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_aig.evaluation.gating import Gating
-from robustbench_aig.evaluation.target import Passes, Reference, Target
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.policy import Deterministic
+from robustbench_aig.contracts.target import Passes, Reference, Target
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.gates import Deterministic, GateUnit
+from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.resnet import CifarResNet
 
 N, CLASSES = 6, 3

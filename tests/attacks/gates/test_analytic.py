@@ -15,8 +15,8 @@ from attacks.gates.objectives import Goal, trace_of
 from attacks.gates.optimiser import maximise
 from attacks.gates.route import RouteTo
 from attacks.gates.through import Through
-from robustbench_aig.evaluation.target import View
-from robustbench_aig.models.enumeration import enumerate_graphs
+from robustbench_aig.contracts.enumeration import enumerate_graphs
+from robustbench_aig.contracts.target import View
 from tests.fixtures.analytic import AnalyticAIG, grey, target_of, three_gates, two_gates
 
 LABEL = torch.zeros(1, dtype=torch.int64)

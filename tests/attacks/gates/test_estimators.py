@@ -10,10 +10,10 @@ from torch.nn.functional import cosine_similarity
 
 from attacks.gates.compute import Open
 from attacks.gates.estimators import FIDELITY, Estimator, estimate, resolve
-from attacks.gates.fidelity import compare
 from attacks.gates.joint import Joint
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.errors import UsageError
-from robustbench_aig.evaluation.target import Passes, Target
+from robustbench_aig.experiments.estimators import compare
 from tests.attacks.gates.conftest import N
 
 See = Callable[..., Target]

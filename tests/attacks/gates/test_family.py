@@ -10,13 +10,14 @@ from torch import Tensor, nn
 import attacks
 from attacks.gates.base import GateAttack
 from attacks.gates.estimators import judge
+from robustbench_aig.contracts.enumeration import enumerate_graphs, graph_number
+from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.oracle import oracle
+from robustbench_aig.contracts.policy import Deterministic, Forced, Stochastic
+from robustbench_aig.contracts.target import Reference, Target
 from robustbench_aig.errors import UsageError, UserError
-from robustbench_aig.evaluation.graph_oracle import oracle
-from robustbench_aig.evaluation.target import Reference, Target
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.enumeration import enumerate_graphs, graph_number
-from robustbench_aig.models.gates import Deterministic, Forced, GateUnit, Stochastic
-from robustbench_aig.models.noise import logistic
+from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.resnet import CifarResNet
 from tests.attacks.gates.conftest import CLASSES, N, opinionated
 
@@ -166,7 +167,7 @@ def test_the_beam_finds_a_misclassifying_graph_wherever_there_is_one(monkeypatch
     images = torch.rand((12, 3, 8, 8), generator=torch.Generator().manual_seed(2))
     labels = model.traced(images, Deterministic())[0].argmax(1)
     complete = oracle(model, images, labels, keep=1)
-    monkeypatch.setattr("robustbench_aig.evaluation.graph_oracle.LIMIT", 3)
+    monkeypatch.setattr("robustbench_aig.contracts.oracle.LIMIT", 3)
     beam = oracle(model, images, labels, keep=1)
     assert not beam.complete
     assert torch.equal(beam.possible, complete.possible)

@@ -1,0 +1,93 @@
+"""What closed gates save: gated inference beside the plain network of the same depth, both without BatchNorm.
+
+The gates' own decisions are thresholded where the images' mean execution rate is the wanted one. The limit is the share
+of multiply-adds that is executed, gating units included in the whole, times a factor: 1.15 in batches, 1.3 one by one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import OURS, Row, compare
+from benchmarks.subject import Subject
+from robustbench_aig.contracts.policy import Deterministic
+from robustbench_aig.contracts.target import frozen
+from robustbench_aig.models.aig import ConvNetAIG
+
+RATES = (0.5, 0.7, 0.9)
+BATCHES = {1: 1.3, 64: 1.15, 256: 1.15}
+"""Images per pass, and how far the time may exceed the share of multiply-adds."""
+
+PLAIN = "plain network"
+
+
+def run(subject: Subject) -> list[Row]:
+    """Classes that skipping finds, compared with those that multiplying by the decisions finds."""
+    network = subject.gated.network
+    assert isinstance(network, ConvNetAIG)
+    table = []
+    with frozen(network), torch.no_grad():
+        for size, factor in BATCHES.items():
+            images = subject.images[: 64 if size == 1 else 512]
+            batches = [part.contiguous(memory_format=torch.channels_last) for part in images.split(size)]
+            batches = [part for part in batches if len(part) == size]
+            for rate in RATES if batches else ():
+                policy = _threshold(network, batches, rate)
+                trace = network.traced(torch.cat(batches), policy)[1]
+                share = trace.macs.mean().item() / trace.costs.ceiling
+                contenders = {
+                    PLAIN: partial(_plain, network, batches),
+                    OURS: partial(_classes, network, batches, policy),
+                }
+                found = compare(
+                    "skipping",
+                    f"batch {size}, rate {rate}",
+                    contenders,
+                    reference=PLAIN,
+                    repeats=subject.repeats,
+                    limits={OURS: factor * share},
+                    notes={OURS: f"{share:.3f} of the multiply-adds; limit {factor} x that"},
+                )
+                same = (_classes(network, batches, policy) == _multiplied(network, batches, policy)).float().mean()
+                table += [replace(row, same=same.item() if row.contender == OURS else None) for row in found]
+    return table
+
+
+def _plain(network: ConvNetAIG, batches: Sequence[Tensor]) -> Tensor:
+    return torch.cat([network.trunk(part).argmax(1) for part in batches])
+
+
+def _classes(network: ConvNetAIG, batches: Sequence[Tensor], policy: Deterministic) -> Tensor:
+    return torch.cat([network.traced(part, policy)[0].argmax(1) for part in batches])
+
+
+def _multiplied(network: ConvNetAIG, batches: Sequence[Tensor], policy: Deterministic) -> Tensor:
+    """The same without skipping: every branch runs and is multiplied by its decision."""
+    multiplying = _Multiplying(policy)
+    return torch.cat([network.traced(part, multiplying)[0].argmax(1) for part in batches])
+
+
+class _Multiplying:
+    """Decides as another policy but does not say that decisions are hard, so that nothing is skipped."""
+
+    hard = False
+
+    def __init__(self, policy: Deterministic) -> None:
+        self.policy = policy
+
+    def decide(self, margins: Tensor, first: int) -> Tensor:
+        return self.policy.decide(margins, first)
+
+
+def _threshold(network: ConvNetAIG, batches: Sequence[Tensor], rate: float) -> Deterministic:
+    """Thresholded gates of a mean execution rate, by bisection."""
+    images = torch.cat(list(batches))
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        executed = network.traced(images, Deterministic(middle))[1].open.mean().item()
+        low, high = (middle, high) if executed > rate else (low, middle)
+    return Deterministic((low + high) / 2)

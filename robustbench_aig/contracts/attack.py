@@ -1,0 +1,82 @@
+"""What every attack is: a frozen dataclass of parameters that maps images to perturbed images, one set per budget."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import Field, asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from robustbench_aig.contracts.target import Target
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack with all its parameters.
+
+    Attributes:
+        norm: of the perturbation; budgets are in pixel units of [0, 1].
+    """
+
+    name: ClassVar[str]
+    needs_gradient: ClassVar[bool] = True
+    needs_gates: ClassVar[bool] = False
+    iterated: ClassVar[bool] = True
+    takes_half: ClassVar[bool] = False
+    """Whether its gradients may be taken in bfloat16 and the result is as strong."""
+    refills: ClassVar[bool] = False
+    """Whether decided images leave and all passes are the target's, so that it may get more images than fit one pass
+    and the passes stay full."""
+    follows_noise: ClassVar[bool] = True
+    """Whether it can attack each image under the noise of that image."""
+
+    norm: Norm = "linf"
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learns from reference images, which are not attacked."""
+        return False
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:  # noqa: B027 - most suit any model
+        """Refuse what can never work on this model, before a sweep begins; what can is not decided here.
+
+        Args:
+            target: what would be attacked.
+            images: (N, C, H, W) a few of the images.
+            labels: (N,).
+
+        Raises:
+            UsageError: the attack does not suit the model or its gating.
+        """
+
+    @abstractmethod
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
+        """Perturb a batch for every budget.
+
+        Args:
+            target: what the attacker knows; it counts the passes spent.
+            images: (N, C, H, W) float32 in [0, 1].
+            labels: (N,) int64 true classes.
+            budgets: E sizes of the norm ball, ascending, above 0.
+
+        Returns:
+            (E, N, C, H, W) images in [0, 1], each inside its ball. The clean image is always a candidate.
+        """
+
+    @property
+    def label(self) -> str:
+        """The specification in its shortest form: the name and the parameters that differ from their defaults."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "norm" and not _is_default(self, f)
+        ]
+        return f"{self.name}:{','.join(changed)}" if changed else self.name
+
+    def settings(self) -> dict[str, Any]:
+        """Name and every parameter with defaults filled in: what identifies the attack in a run."""
+        return {"name": self.name, **asdict(self)}
+
+
+def _is_default(attack: Attack, field: "Field[Any]") -> bool:
+    return bool(getattr(attack, field.name) == field.default)

@@ -1,0 +1,55 @@
+"""Passes with features and graph crossed: one image along the graph of another."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_aig.contracts.policy import Forced
+from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.contracts.target import defense_noise, run
+from robustbench_aig.engine.plan import Cell
+from robustbench_aig.gates.mediation import Crossed
+from robustbench_aig.statistics.measure import CROSSED_DRAWS
+
+
+@torch.no_grad()
+def cross(
+    cell: Cell, images: Tensor, attacked: Tensor, labels: Tensor, ids: Tensor, before: Scores, after: Scores
+) -> Crossed | None:
+    """Classify with features and graphs crossed, under the gate and defence noise of the scoring draws.
+
+    Args:
+        cell: says model, gating, defence and seed.
+        images: (N, C, H, W) clean.
+        attacked: likewise.
+        labels: (N,).
+        ids: (N,) image ids, which name the noise.
+        before: scores of the clean images.
+        after: of the attacked ones.
+
+    Returns:
+        None where no graph is executed: without gates, and where every block runs scaled by its probability.
+    """
+    if cell.gating.kind not in ("deterministic", "stochastic"):
+        return None
+    draws = min(CROSSED_DRAWS, cell.scoring_draws)
+    features, gates = after.correct[:draws].copy(), before.correct[:draws].copy()
+    moved = (before.open[:draws] != after.open[:draws]).any(2)
+    for draw in range(draws):
+        rows = np.flatnonzero(moved[draw])
+        if not len(rows):
+            continue
+        index = torch.from_numpy(rows).to(images.device)
+        for verdicts, pixels, graphs in ((features, attacked, before.open), (gates, images, after.open)):
+            seen = defended(cell, pixels[index], ids[index], draw)
+            graph = torch.from_numpy(graphs[draw, rows]).to(images.device)
+            logits, _ = run(cell.model.network, seen, Forced(graph))
+            verdicts[draw, rows] = (logits.argmax(1) == labels[index]).cpu().numpy()
+    return Crossed(features, gates, 2 * moved.sum(0))
+
+
+def defended(cell: Cell, images: Tensor, ids: Tensor, draw: int) -> Tensor:
+    """What the model sees of the images in a scoring draw."""
+    if cell.defense is None:
+        return images
+    return cell.defense(images, defense_noise(cell.defense, cell.seed, "score", ids, [draw], images))

@@ -1,0 +1,82 @@
+"""What an attack did to the gates: execution rates, flips under common noise and their nulls, by layer and group of
+classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.statistics.intervals import mean_intervals
+
+Array = npt.NDArray[np.float64]
+
+
+def flips(clean: Scores, attacked: Scores) -> Array:
+    """(N, L) share of draws in which a gate decides otherwise than on the clean image *under the same noise*."""
+    return np.asarray((clean.open != attacked.open).mean(0))
+
+
+def flips_without_attack(clean: Scores) -> Array:
+    """(N, L) share of gates that differ between two independent draws on the clean image: the null of fresh noise."""
+    return np.asarray((clean.open != np.roll(clean.open, 1, axis=0)).mean(0))
+
+
+def flips_independent(clean: Scores, attacked: Scores) -> Array:
+    """(N, L) share of gates that differ between the clean and the attacked image under independent noise."""
+    return np.asarray((np.roll(clean.open, 1, axis=0) != attacked.open).mean(0))
+
+
+def groups(
+    labels: npt.NDArray[np.int64], classes: Sequence[str], categories: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """Named boolean masks (N,): ``all``, each category and each class that has images."""
+    masks = {"all": np.ones(len(labels), bool)}
+    masks |= {name: np.isin(labels, list(members)) for name, members in categories.items()}
+    masks |= {name: labels == number for number, name in enumerate(classes) if name not in masks}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def table(
+    clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], blocks: Sequence[str]
+) -> pd.DataFrame:
+    """One row per group and layer.
+
+    The interval of ``shift`` is over images (95 %), each image contributing its paired difference of open shares.
+
+    Args:
+        clean: the scores of the clean images.
+        attacked: the scores of the same images after the attack, under the same noise.
+        masks: groups of images.
+        blocks: the name of each gated block.
+    """
+    before, after = clean.open.mean(0), attacked.open.mean(0)
+    membership = np.stack(list(masks.values())).astype(float)
+    sizes = membership.sum(1, keepdims=True)
+
+    def mean(values: npt.NDArray[Any]) -> Array:
+        return np.asarray(membership @ values / sizes)
+
+    difference = after - before
+    intervals = [interval for mask in masks.values() for interval in mean_intervals(difference[mask])]
+    columns = {
+        "n": np.broadcast_to(sizes.astype(int), (len(masks), len(blocks))),
+        "rate_clean": mean(before),
+        "rate_adv": mean(after),
+        "shift": mean(difference),
+        "lo": np.array([interval.lo for interval in intervals]),
+        "hi": np.array([interval.hi for interval in intervals]),
+        "prob_clean": mean(clean.prob),
+        "prob_adv": mean(attacked.prob),
+        "flip_rate": mean(flips(clean, attacked)),
+        "flip_rate_null": mean(flips_without_attack(clean)),
+    }
+    layers = len(blocks)
+    keys = {
+        "group": np.repeat(list(masks), layers),
+        "layer": np.tile(np.arange(1, layers + 1), len(masks)),
+        "block": np.tile(list(blocks), len(masks)),
+    }
+    return pd.DataFrame(keys | {name: values.reshape(-1) for name, values in columns.items()})
