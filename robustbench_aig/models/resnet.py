@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
+from robustbench_aig.models.folding import folded
+
 Shortcut = Literal["projection", "A"]
 
 IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -133,6 +135,15 @@ class Trunk(nn.Module, ABC):
             if name.startswith("layer")
             for number, _ in enumerate(stage.children())
         ]
+
+    @property
+    def foldable(self) -> bool:
+        """Whether every BatchNorm follows its convolution; in pre-activation blocks it comes before."""
+        return not any(isinstance(block, PreActivationBlock) for block in self.blocks)
+
+    def fused(self) -> "Trunk":
+        """A copy without BatchNorm that computes the same in eval mode, up to float rounding."""
+        return folded(self) if self.foldable else self
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)

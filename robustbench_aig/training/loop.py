@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_aig.contracts.forward import Draws, forward
+from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.noise import logistic
-from robustbench_aig.contracts.policy import Deterministic, Policy, Relaxed, Stochastic
+from robustbench_aig.contracts.policy import Policy, Relaxed, Stochastic
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.errors import UserError
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models import checkpoints
-from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import StochasticDepth
 from robustbench_aig.training.augmentation import augment
@@ -187,8 +189,8 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.targets: Tensor | None = None
-        if isinstance(model, ConvNetAIG):
-            self.targets = torch.tensor(recipe.targets(len(model.gates)), device=device)
+        if is_dynamic(model):
+            self.targets = torch.tensor(recipe.targets(len(model.layout)), device=device)
         self.forward: Callable[..., tuple[Tensor, Tensor | None]] = self._forward
         if recipe.compile:
             self.forward = torch.compile(self._forward)
@@ -198,12 +200,12 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
 
     def _forward(self, images: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if noise is None or not isinstance(self.model, ConvNetAIG):
+        if noise is None or not is_dynamic(self.model):
             return self.model(images), None
         soft = self.recipe.gates == "soft"
         policy: Policy = (Relaxed if soft else Stochastic)(noise, temperature=self.recipe.temperature)
-        logits, _, opened = self.model.gated(images, policy)
-        return logits, opened
+        logits, trace = self.model.traced(images, policy)
+        return logits, trace.open
 
     def epoch(self, feed: Feed, number: int) -> tuple[float, float, list[float]]:
         """One pass over the training images: mean loss, accuracy and the execution rate of each gate."""
@@ -267,17 +269,13 @@ def evaluate(
     """
     model.eval()
     correct = 0
-    gates = len(model.gates) if isinstance(model, ConvNetAIG) else 0
-    opened = torch.zeros(gates, dtype=torch.float64)
+    units = len(model.layout) if is_dynamic(model) else 0
+    opened = torch.zeros(units, dtype=torch.float64)
+    gating = Gating("none" if not units else "deterministic" if stochastic_seed is None else "stochastic")
     for rows in batches(len(data), batch_size):
         images = data.images(rows).to(device, memory_format=torch.channels_last)
-        if isinstance(model, ConvNetAIG):
-            policy: Policy = Deterministic()
-            if stochastic_seed is not None:
-                policy = Stochastic(logistic(stochastic_seed, "score", data.ids[rows], gates, [0])[0].to(device))
-            logits, trace = model.traced(images, policy)
-            opened += trace.open.double().sum(0).cpu()
-        else:
-            logits = model(images)
-        correct += int((logits.argmax(1).cpu() == data.labels[rows]).sum())
+        view = forward(model, gating, images, Draws(stochastic_seed or 0, "score", data.ids[rows].to(device), [0]))
+        if view.trace is not None:
+            opened += view.trace.open[0].double().sum(0).cpu()
+        correct += int((view.logits[0].argmax(1).cpu() == data.labels[rows]).sum())
     return correct / len(data), (opened / len(data)).tolist()

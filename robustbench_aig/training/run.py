@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.errors import UsageError
 from robustbench_aig.files import ensure_folder
 from robustbench_aig.models import checkpoints
-from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import architecture as find_architecture
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import CIFAR10_NORM, IMAGENET_NORM
@@ -76,8 +76,8 @@ def train_model(
             "recipe": origin.recipe,
             "init": origin.init,
         }
-    if isinstance(model, ConvNetAIG):
-        recipe.targets(len(model.gates))
+    if is_dynamic(model):
+        recipe.targets(len(model.layout))
     ensure_folder(out)
     card = train(model, card, data, validation, recipe, out, device=device, report=report)
     return complete(model, card, splits("test"), out, device)
