@@ -11,9 +11,9 @@ import torch
 
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data.dataset import Dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.errors import UsageError
 from robustbench_aig.models.classifier import Classifier
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import Cell
 from robustbench_aig.gates import execution
 from robustbench_aig.gates.mediation import Crossed
