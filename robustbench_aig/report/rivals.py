@@ -16,7 +16,7 @@ from robustbench_aig.errors import UsageError, UserError, unknown
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run
 from robustbench_aig.statistics.comparisons import compare
-from robustbench_aig.statistics.measure import CROSSED_DRAWS
+from robustbench_aig.gates.mediation import CROSSED_DRAWS
 
 Values = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""A finished run, read from its folder: the tables, the per-image samples and what was audited."""
+"""A run, read from its folder: the tables, the per-image samples and what was audited."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from robustbench_aig.engine.store import SCHEMA
+from robustbench_aig.engine.store import SCHEMA, RunFolder
 from robustbench_aig.errors import Prerequisite, UserError
 
 CURVE = ["model", "dataset", "gating", "defense", "attack", "attacker", "norm", "seed"]
@@ -20,8 +20,10 @@ CLEAN = ["model", "dataset", "gating", "defense", "seed"]
 """The columns that a curve shares with the clean row it starts from."""
 
 _TEXT = (*CURVE[:-1], "eps_label", "cell", "flags", "group", "block", "measure")
-_EMPTY = pd.DataFrame(columns=[*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"])
-_NO_MEASURES = pd.DataFrame(columns=["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"])
+_EMPTY = {
+    "execution": [*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"],
+    "gates": ["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"],
+}
 
 
 class Verdict(NamedTuple):
@@ -70,9 +72,19 @@ class Curve:
         return contestant(self.model, self.gating)
 
     @property
+    def attacked(self) -> pd.DataFrame:
+        """The rows above epsilon 0."""
+        return self.rows[self.rows["eps"] > 0]
+
+    @property
     def strongest(self) -> pd.Series:
         """The row of the largest epsilon."""
         return self.rows.iloc[-1]
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes per image, for all epsilons together."""
+        return float((self.attacked["forwards_per_image"] + self.attacked["backwards_per_image"]).max())
 
 
 @dataclass(frozen=True)
@@ -82,18 +94,21 @@ class Run:
     Attributes:
         path: the folder.
         config: the resolved configuration.
-        cells: the planned cells, ``id``, ``label``, ``identity`` (all that changes their numbers) and ``iterated``.
+        notes: what of the grid was left out, in sentences.
+        cells: the planned cells: ``id``, ``label``, ``identity`` (all that changes their numbers), ``iterated`` and
+            ``aims_at``.
         provenance: versions, hashes, device.
         audit: outcomes of the checks.
         claim_valid: False if a check failed; then no number of the run is a claim of robustness. None before the audit.
         failed: what went wrong, by the label of the cell.
         summary: ``summary.csv``, one row per finished cell and epsilon.
-        execution: ``execution.csv``; no rows if no model has gates.
-        gates: ``gates.csv``; no rows if no model has gates, or an older version wrote the run.
+        execution: ``execution.csv``; no rows if no model is dynamic.
+        gates: ``gates.csv``; no rows if no model is dynamic.
     """
 
     path: Path
     config: dict[str, Any]
+    notes: list[str]
     cells: list[dict[str, Any]]
     provenance: dict[str, Any]
     audit: list[Verdict]
@@ -114,9 +129,17 @@ class Run:
         return len({cell["id"] for cell in self.cells} - set(self.summary["cell"]))
 
     @cached_property
-    def iterated(self) -> frozenset[str]:
-        """Ids of the cells whose attack takes more than one step."""
-        return frozenset(cell["id"] for cell in self.cells if cell["iterated"])
+    def planned(self) -> dict[str, dict[str, Any]]:
+        """The planned cells by id."""
+        return {cell["id"]: cell for cell in self.cells}
+
+    def label(self, cell: str | None) -> str:
+        """A cell in a few words; nothing for None."""
+        return str(self.planned.get(cell, {"label": cell})["label"]) if cell else ""
+
+    def aim(self, curve: Curve) -> str:
+        """What its attack wants to change: ``class``, ``gates``, ``compute``, or ``nothing``."""
+        return str(self.planned[curve.strongest["cell"]].get("aims_at", "class"))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -127,6 +150,21 @@ class Run:
     def paths(self) -> list[Curve]:
         """The single gradient paths of adaptive attackers, such as ``adaptive/identity``; they have no samples."""
         return [curve for curve in self._curves() if "/" in curve.attacker]
+
+    @cached_property
+    def telling(self) -> list[Curve]:
+        """For each dynamic model and gating, the attack that lowered accuracy most; undefended where there is one."""
+        chosen: dict[str, Curve] = {}
+        for curve in sorted(self.curves, key=lambda curve: (curve.defense != "none", curve.strongest["accuracy"])):
+            if pd.notna(curve.strongest["exec_rate_adv"]):
+                chosen.setdefault(curve.contestant, curve)
+        order = [curve.contestant for curve in self.curves]
+        return sorted(chosen.values(), key=lambda curve: order.index(curve.contestant))
+
+    @property
+    def group(self) -> str:
+        """The group of images whose layers are shown: the paper's birds where the data has them, otherwise all."""
+        return "birds" if "birds" in set(self.execution["group"]) else "all"
 
     @cached_property
     def classes(self) -> int | None:
@@ -153,8 +191,15 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {file} ({_first_line(error)}); run the sweep again to restore it.") from None
 
+    def layers(self, curve: Curve, group: str) -> pd.DataFrame:
+        """The rows of ``execution.csv`` of a curve's largest epsilon, one per unit."""
+        table = self.execution
+        same = [table[name] == getattr(curve, name) for name in CURVE if name != "dataset"]
+        same += [table["group"] == group, table["eps"] == curve.strongest["eps"]]
+        return table[np.logical_and.reduce(same)].sort_values("layer")
+
     def measures(self, row: pd.Series) -> pd.DataFrame:
-        """``value, lo, hi, n`` of every measure of whole graphs, by its name, for a row of the summary; maybe none."""
+        """``value, lo, hi, n`` of every measure of ``gates.csv``, by its name, for a row of the summary; maybe none."""
         table = self.gates
         same = [table[name] == row[name] for name in ("cell", "attacker", "eps_label")]
         return table[np.logical_and.reduce(same)].set_index("measure")[["value", "lo", "hi", "n"]]
@@ -185,7 +230,7 @@ class Run:
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run folder.
+    """Read a run folder. Of a sweep that was interrupted, or is going on, what is finished is read.
 
     Raises:
         Prerequisite: there is no such folder, or no cell in it is finished.
@@ -209,38 +254,42 @@ def read_run(path: Path | str) -> Run:
         raise UserError(
             f"'{folder}' has schema {schema} and this version reads {SCHEMA}; use the version that wrote it."
         )
-    try:
-        summary = _table(folder / "summary.csv")
-        execution = _table(folder / "execution.csv") if (folder / "execution.csv").exists() else _EMPTY
-        gates = _table(folder / "gates.csv") if (folder / "gates.csv").exists() else _NO_MEASURES
-    except FileNotFoundError:
-        raise Prerequisite(
-            f"no cell of '{folder}' is finished; run the sweep's command again to go on with it."
-        ) from None
-    except pd.errors.EmptyDataError:
-        raise Prerequisite(
-            f"no cell of '{folder}' is finished; run the sweep's command again to go on with it."
-        ) from None
+    found = document.get
+    failed = found("failed", {})
+    tables = _tables(folder, [cell["id"] for cell in found("cells", [])])
+    if "summary" not in tables:
+        reasons = "".join(f" {label}: {reason}." for label, reason in list(failed.items())[:1])
+        raise Prerequisite(f"no cell of '{folder}' is finished; run the sweep's command again to go on with it.{reasons}")
     return Run(
-        folder,
-        document.get("config", {}),
-        document.get("cells", []),
-        document.get("provenance", {}),
-        [
-            Verdict(**{key: entry[key] for key in Verdict._fields if key in entry})
-            for entry in document.get("audit", [])
-        ],
-        document.get("claim_valid"),
-        document.get("failed", {}),
-        summary,
-        execution,
-        gates,
+        path=folder,
+        config=found("config", {}),
+        notes=found("notes", []),
+        cells=found("cells", []),
+        provenance=found("provenance", {}),
+        audit=[Verdict(**{key: entry[key] for key in Verdict._fields if key in entry}) for entry in found("audit", [])],
+        claim_valid=found("claim_valid"),
+        failed=failed,
+        **{name: pd.DataFrame(columns=columns) for name, columns in _EMPTY.items() if name not in tables},
+        **tables,
     )
 
 
 def contestant(model: str, gating: str) -> str:
-    """A model with its gating, as in ``aig20 · stochastic``; just the model where it has no gates."""
+    """A model with its gating, as in ``aig20 · stochastic``; just the model where it decides nothing."""
     return model if gating == "none" else f"{model} · {gating}"
+
+
+def _tables(folder: Path, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The tables by name: those that the sweep wrote at its end, or of its finished cells where it has not come so
+    far."""
+    written = {name: folder / f"{name}.csv" for name in ("summary", "execution", "gates")}
+    try:
+        found = {name: _table(file) for name, file in written.items() if file.exists()}
+    except pd.errors.EmptyDataError:
+        found = {}
+    store = RunFolder(folder)
+    known = set(found["summary"]["cell"]) if "summary" in found else set()
+    return found if set(store.finished()) <= known else store.tables(cells)
 
 
 def _table(file: Path) -> pd.DataFrame:
