@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import getdoc
 from typing import Any, Generic, Literal, TypeVar
 
 C = TypeVar("C")
@@ -18,8 +19,7 @@ class Column(Generic[C]):
     Attributes:
         names: in the table. ``lo`` and ``hi`` among them are an interval; one that ends in ``_clean`` is the value
             before the attack.
-        doc: what they mean, for the documentation.
-        of: from what a row is about to the value, or to a dictionary of several.
+        of: from what a row is about to the value, or to a dictionary of several. Its docstring says what they mean.
         heading: in reports, which do not show a column without one.
         unit: how reports write the value.
         section: the short table of the report that shows it too.
@@ -28,7 +28,6 @@ class Column(Generic[C]):
     """
 
     names: tuple[str, ...]
-    doc: str
     of: Callable[[C], Any]
     heading: str = ""
     unit: Unit = "share"
@@ -46,11 +45,6 @@ class Column(Generic[C]):
         """The one with its value before the attack."""
         return next((name for name in self.names if name.endswith("_clean")), None)
 
-    @property
-    def has_interval(self) -> bool:
-        """Whether ``lo`` and ``hi`` are its interval."""
-        return "lo" in self.names
-
     def values(self, about: C) -> dict[str, Any]:
         """The values by name; None where there is none."""
         found: Any = self.of(about) if self.needs is None or self.needs(about) else None
@@ -60,18 +54,21 @@ class Column(Generic[C]):
 class Columns(Generic[C]):
     """The columns of a table, in the order of their definition. An instance is the decorator that adds them::
 
-    @column("accuracy, lo, hi", "expected accuracy of one draw, with its interval", heading="accuracy")
-    def accuracy(row: Row) -> dict[str, float]: ...
+    @column("accuracy", names="accuracy, lo, hi")
+    def accuracy(row: Row) -> dict[str, float]:
+        \"\"\"Expected accuracy of one draw, with a 95 % interval.\"\"\"
     """
 
     def __init__(self) -> None:
         self._columns: list[Column[C]] = []
 
-    def __call__(self, names: str, doc: str, **facts: Any) -> Callable[[F], F]:
-        """Add the column that the function below gives, or several, comma-separated; facts as of :class:`Column`."""
+    def __call__(self, heading: str = "", names: str = "", **facts: Any) -> Callable[[F], F]:
+        """Add the column that the function below gives, under its own name, or several, by comma-separated names;
+        facts as of :class:`Column`."""
 
         def add(function: F) -> F:
-            self._columns.append(Column(tuple(names.split(", ")), doc, function, **facts))
+            own = tuple((names or function.__name__).split(", "))
+            self._columns.append(Column(own, function, heading, **facts))
             return function
 
         return add
@@ -89,5 +86,6 @@ class Columns(Generic[C]):
 
     def markdown(self, kind: str = "column") -> str:
         """The table of the documentation."""
-        rows = "".join(f"| `{', '.join(column.names)}` | {column.doc} |\n" for column in self)
+        meanings = ((", ".join(column.names), " ".join((getdoc(column.of) or "").split())) for column in self)
+        rows = "".join(f"| `{names}` | {meaning} |\n" for names, meaning in meanings)
         return f"| {kind} | meaning |\n|---|---|\n{rows}"

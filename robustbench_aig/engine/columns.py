@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,10 +67,18 @@ class Row:
         return float(np.nanmean(execution.flips(self.layout, before, after)))
 
 
+def decides(row: Row) -> bool:
+    """Whether the model is a dynamic network."""
+    return row.cell.model.layout is not None
+
+
 FLAGS: Columns[Row] = Columns()
+"""Shares of images that are worth a look."""
+
 SUMMARY: Columns[Row] = Columns()
 SAMPLES: Columns[Row] = Columns()
 flag, column, sample = FLAGS, SUMMARY, SAMPLES
+gated = partial(column, section="gates", needs=decides)
 
 
 def summary(row: Row) -> dict[str, Any]:
@@ -83,220 +92,183 @@ def samples(rows: Sequence[Row]) -> pa.Table:
     return pa.concat_tables([_images(row) for row in rows]).combine_chunks()
 
 
-def decides(row: Row) -> bool:
-    """Whether the model is a dynamic network."""
-    return row.cell.model.layout is not None
-
-
-@flag("invalid", "images that the attack returned outside their ball or [0, 1], not finite or all black")
+@flag()
 def invalid(row: Row) -> float:
+    """Images that the attack returned outside their ball or [0, 1], not finite or all black."""
     return float(row.outcome.invalid.mean())
 
 
-@flag("unperturbed", "images that the attack returned unchanged")
+@flag()
 def unperturbed(row: Row) -> float:
+    """Images that the attack returned unchanged."""
     return float((row.outcome.linf == 0).mean())
 
 
-@flag("zero_gradient", "of the images that gradients were asked for, those whose every gradient was zero in all pixels")
+@flag()
 def zero_gradient(row: Row) -> float:
+    """Of the images that gradients were asked for, those whose every gradient was zero in all pixels."""
     asked = row.spent.gradients > 0
     return float((asked & (row.spent.stalled == row.spent.gradients)).sum() / max(1, asked.sum()))
 
 
-@column(
-    "model, dataset, gating, defense, attack, attacker, norm",
-    "the cell; clean rows have `attack` = `none` and `eps` = 0. `attacker` is `static`, `adaptive` (per-image minimum "
-    "over its paths), one path such as `adaptive/soft`, or `known-noise`",
-)
+@column(names="model, dataset, gating, defense, attack, attacker, norm")
 def names(row: Row) -> dict[str, str]:
+    """The cell; clean rows have `attack` = `none` and `eps` = 0. `attacker` is `static`, `adaptive` (per-image minimum
+    over its paths), one path such as `adaptive/soft`, or `known-noise`."""
     return {**row.cell.columns, "attacker": row.attacker}
 
 
-@column("eps, eps_label", "budget in pixel units of [0, 1], and its label such as `8/255`")
+@column(names="eps, eps_label")
 def budget(row: Row) -> dict[str, Any]:
+    """Budget in pixel units of [0, 1], and its label such as `8/255`."""
     return {"eps": row.epsilon.value, "eps_label": row.epsilon.label}
 
 
-@column("seed, n, draws", "seed, images, scoring draws S (1 where nothing is random)")
-def sizes(row: Row) -> dict[str, int]:
-    return {"seed": row.cell.seed, "n": len(row.cell.dataset), "draws": row.cell.scoring_draws}
+@column(names="seed, n, draws, eot")
+def settings(row: Row) -> dict[str, int]:
+    """Seed, images, scoring draws S (1 where nothing is random), and draws K that one gradient of the adaptive attacker
+    averages over (its static path: 1; clean rows: 0)."""
+    cell = row.cell
+    draws = {"draws": cell.scoring_draws, "eot": cell.gradient_draws if cell.attack else 0}
+    return {"seed": cell.seed, "n": len(cell.dataset), **draws}
 
 
-@column("eot", "draws K that one gradient of the adaptive attacker averages over (its static path: 1); 0 on clean rows")
-def eot(row: Row) -> int:
-    return row.cell.gradient_draws if row.cell.attack else 0
-
-
-@column(
-    "accuracy, lo, hi",
-    "expected accuracy of one draw, with a 95 % interval over images",
-    heading="accuracy",
-    section="random",
-)
+@column("accuracy", names="accuracy, lo, hi", section="random")
 def accuracy(row: Row) -> dict[str, float]:
+    """Expected accuracy of one draw, with a 95 % interval over images."""
     found = intervals.accuracy(row.scores.count, row.cell.scoring_draws)
     return {"accuracy": found.value, "lo": found.lo, "hi": found.hi}
 
 
-@column(
-    "vote_accuracy",
-    "accuracy of the class with the largest mean softmax over S draws",
-    heading="vote",
-    section="random",
-)
+@column("vote", section="random")
 def vote_accuracy(row: Row) -> float:
+    """Accuracy of the class with the largest mean softmax over S draws."""
     return float((row.scores.vote == row.cell.dataset.labels.numpy()).mean())
 
 
-@column(
-    "worst_accuracy, worst_accuracy_clean",
-    "share of images right in all S draws, attacked and clean",
-    heading="worst",
-    section="random",
-)
-def worst_accuracy(row: Row) -> dict[str, float]:
+@column("worst", names="worst_accuracy, worst_accuracy_clean", section="random")
+def worst(row: Row) -> dict[str, float]:
+    """Share of images right in all S draws, attacked and clean."""
     draws, states = row.cell.scoring_draws, {"": row.scores, "_clean": row.clean}
     return {f"worst_accuracy{end}": intervals.worst_at(scores.count, draws, draws) for end, scores in states.items()}
 
 
-@column(
-    "exec_rate_clean, exec_rate_adv", "mean share of units that run", heading="executed", section="gates", needs=decides
-)
+@gated("executed", names="exec_rate_clean, exec_rate_adv")
 def exec_rate(row: Row) -> dict[str, float]:
+    """Mean share of units that run."""
     return {"exec_rate_clean": float(row.clean.open.mean()), "exec_rate_adv": float(row.scores.open.mean())}
 
 
-@column(
-    "macs_clean, macs_adv",
-    "mean multiply-adds per image",
-    heading="MACs",
-    unit="macs",
-    section="gates",
-    needs=decides,
-)
+@gated("MACs", names="macs_clean, macs_adv", unit="macs")
 def macs(row: Row) -> dict[str, float]:
+    """Mean multiply-adds per image."""
     return {"macs_clean": float(row.clean.macs.mean()), "macs_adv": float(row.scores.macs.mean())}
 
 
-@column(
-    "flip_rate",
-    "share of decisions that differ from those on the clean image *under the same noise*",
-    heading="flipped",
-    section="gates",
-    needs=decides,
-)
+@gated("flipped")
 def flip_rate(row: Row) -> float:
+    """Share of decisions that differ from those on the clean image *under the same noise*."""
     return row.flips(row.clean.open, row.scores.open)
 
 
-@column(
-    "flip_rate_null",
-    "share that differs between two draws of the clean image",
-    heading="without attack",
-    section="gates",
-    needs=decides,
-)
+@gated("without attack")
 def flip_rate_null(row: Row) -> float:
+    """Share that differs between two draws of the clean image."""
     return row.flips(row.clean.open, execution.other_draw(row.clean.open))
 
 
-@column(
-    "flip_rate_independent",
-    "share that differs between a draw of the clean and another of the attacked image",
-    needs=decides,
-)
+@gated()
 def flip_rate_independent(row: Row) -> float:
+    """Share that differs between a draw of the clean and another of the attacked image."""
     return row.flips(execution.other_draw(row.clean.open), row.scores.open)
 
 
-@column(
-    "forwards_per_image",
-    "forward passes spent on crafting, for all epsilons of the cell together; what `--eot auto` tried is counted apart",
-    heading="forwards",
-    unit="number",
-)
-def forwards(row: Row) -> float:
+@column("forwards", unit="number")
+def forwards_per_image(row: Row) -> float:
+    """Forward passes spent on crafting, for all epsilons of the cell together; what `--eot auto` tried is counted
+    apart."""
     return float(row.spent.forwards.mean())
 
 
-@column("backwards_per_image", "backward passes likewise", heading="backwards", unit="number")
-def backwards(row: Row) -> float:
+@column("backwards", unit="number")
+def backwards_per_image(row: Row) -> float:
+    """Backward passes likewise."""
     return float(row.spent.backwards.mean())
 
 
-@column("flags", "shares of images that are worth a look, below", heading="flags", unit="text")
+@column("flags", unit="text")
 def flags(row: Row) -> str:
+    """Shares of images that are worth a look, below."""
     found = FLAGS.values(row) if row.cell.attack else {}
     return ";".join(f"{name}={share:.4f}" for name, share in found.items() if share > 0)
 
 
-@column("cell", "its id")
+@column()
 def cell(row: Row) -> str:
+    """The cell's id."""
     return row.cell.id
 
 
-@sample("id, label, eps, eps_label", "the image and the budget")
+@sample(names="id, label, eps, eps_label")
 def image(row: Row) -> dict[str, Any]:
+    """The image and the budget."""
     data = row.cell.dataset
     return {"id": data.ids.numpy(), "label": data.labels.numpy().astype(np.int16), **budget(row)}
 
 
-@sample("prediction_clean, prediction", "the vote over draws, before and after")
+@sample(names="prediction_clean, prediction")
 def prediction(row: Row) -> dict[str, Any]:
+    """The vote over draws, before and after."""
     return {"prediction_clean": row.clean.vote, "prediction": row.scores.vote}
 
 
-@sample("correct_clean, correct", "in how many of the S draws the image was right")
+@sample(names="correct_clean, correct")
 def correct(row: Row) -> dict[str, Any]:
+    """In how many of the S draws the image was right."""
     return {"correct_clean": row.clean.count, "correct": row.scores.count}
 
 
-@sample("linf, l2", "size of the perturbation")
+@sample(names="linf, l2")
 def size(row: Row) -> dict[str, Any]:
+    """Size of the perturbation."""
     return {"linf": row.outcome.linf.astype(np.float32), "l2": row.outcome.l2.astype(np.float32)}
 
 
-@sample(
-    "radius",
-    "clean cells behind Gaussian smoothing: the L2 radius, in pixel values, within which the vote of infinitely many "
-    "draws keeps the image's label; each is wrong with a chance of at most 0.001 (Cohen et al. 2019). Ten draws "
-    "certify next to nothing, a thousand (`--draws 1000`) up to 2.5 standard deviations of the noise",
-    needs=lambda row: row.cell.attack is None and row.cell.defense is not None,
-)
+@sample()
 def radius(row: Row) -> Any:
-    assert row.cell.defense is not None
-    radii = row.cell.defense.radii(row.clean.count, row.cell.scoring_draws)
+    """Clean cells behind Gaussian smoothing: the L2 radius, in pixel values, within which the vote of infinitely many
+    draws keeps the image's label; each is wrong with a chance of at most 0.001 (Cohen et al. 2019). Ten draws certify
+    next to nothing, a thousand (`--draws 1000`) up to 2.5 standard deviations of the noise."""
+    defense = None if row.cell.attack else row.cell.defense
+    radii = None if defense is None else defense.radii(row.clean.count, row.cell.scoring_draws)
     return None if radii is None else np.asarray(radii, np.float32)
 
 
-@sample("macs_clean, macs_adv", "mean multiply-adds", needs=decides)
+@sample(names="macs_clean, macs_adv", needs=decides)
 def image_macs(row: Row) -> dict[str, Any]:
+    """Mean multiply-adds."""
     return {"macs_clean": row.clean.macs, "macs_adv": row.scores.macs}
 
 
-@sample("open_clean, open_adv", "per unit, in how many draws it ran; at one draw, the graph", needs=decides)
-def opened(row: Row) -> dict[str, Any]:
-    return {"open_clean": _draws(row.clean.open), "open_adv": _draws(row.scores.open)}
+@sample(names="open_clean, open_adv, flips", needs=decides)
+def units(row: Row) -> dict[str, Any]:
+    """Per unit, in how many draws it ran, and in how many both images reached it and one ran it; at one draw, the
+    graphs."""
+    before, after = row.clean.open, row.scores.open
+    found = {"open_clean": before, "open_adv": after, "flips": row.layout.unit_changes(before, after)}
+    return {name: _draws(verdicts) for name, verdicts in found.items()}
 
 
-@sample("flips", "per unit, in how many draws both images reached it and one ran it", needs=decides)
-def flips(row: Row) -> Any:
-    return _draws(row.layout.unit_changes(row.clean.open, row.scores.open))
-
-
-@sample("graph_kept", "in how many draws not one unit differs", needs=decides)
+@sample(needs=decides)
 def graph_kept(row: Row) -> Any:
+    """In how many draws not one unit differs."""
     return _draws(~(row.clean.open != row.scores.open).any(2))
 
 
-@sample(
-    "correct_features, correct_gates",
-    "in how many of `mediation_draws` draws the image was right with features, or decisions, of the attacked one alone",
-    needs=lambda row: row.outcome.crossed is not None,
-)
+@sample(names="correct_features, correct_gates", needs=lambda row: row.outcome.crossed is not None)
 def crossed(row: Row) -> dict[str, Any]:
-    assert row.outcome.crossed is not None
+    """In how many of `mediation_draws` draws the image was right with features, or decisions, of the attacked one
+    alone."""
     return {f"correct_{part}": _draws(getattr(row.outcome.crossed, part)) for part in ("features", "gates")}
 
 

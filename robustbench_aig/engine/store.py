@@ -136,22 +136,23 @@ class RunFolder:
         """Write ``run.json``."""
         self._json(self.path / "run.json", {"schema": SCHEMA, **run})
 
-    def tables(self, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
-        """``summary``, ``execution`` and ``gates`` of the finished cells among ``cells``, in that order; what none of
-        them has is left out."""
+    def tables(self, cells: Sequence[str]) -> dict[str, str]:
+        """``summary``, ``execution`` and ``gates`` of the finished cells among ``cells``, in that order, as CSV; what
+        none of them has is left out."""
         done = [cell for cell in cells if (self.cell(cell) / "result.json").exists()]
         rows = [row for cell in done for row in self.result(cell)["rows"]]
         parts = {"summary": [pd.DataFrame(rows)] if rows else []}
         for name in ("execution", "gates"):
             files = [self.cell(cell) / f"{name}.parquet" for cell in done]
             parts[name] = [pd.read_parquet(file) for file in files if file.exists()]
-        return {name: pd.concat(found, ignore_index=True) for name, found in parts.items() if found}
+        tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items() if found}
+        return {name: table.to_csv(index=False, float_format="%.10g") for name, table in tables.items()}
 
     def write_tables(self, cells: Sequence[str]) -> None:
-        """Write :meth:`tables` as CSV files."""
-        for name, table in self.tables(cells).items():
+        """Write :meth:`tables`."""
+        for name, text in self.tables(cells).items():
             with write_atomically(self.path / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False, float_format="%.10g")
+                temporary.write_text(text, encoding="utf-8")
 
     def discard_unfinished(self) -> None:
         """Remove what a killed process left: cells that it did not finish, files that it had not named yet."""

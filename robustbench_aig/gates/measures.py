@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -93,17 +93,11 @@ class Change:
         """(S, N) nearest prototype of the attacked graphs."""
         return self.clean.reader.nearest(self.scores)
 
-    @cached_property
-    def ratio(self) -> Array:
-        """(N,) multiply-adds after over before."""
-        return self.scores.macs / self.clean.scores.macs
-
-    def towards(self, sign: int) -> tuple[Array, Array, Bools]:
-        """How far multiply-adds went towards the ceiling (sign 1) or the floor (-1), (N,), how far they could go, and
-        whether that is any way at all."""
-        clean, before = self.clean, self.clean.scores.macs
-        room = sign * (clean.costs.extreme(clean.layout, sign) - before)
-        return sign * (self.scores.macs - before), room, room > 1e-9 * clean.costs.extreme(clean.layout, 1)
+    def room(self, sign: int) -> tuple[Array, Bools]:
+        """(N,) multiply-adds up to the ceiling (sign 1) or down to the floor (-1), and whether there are any."""
+        clean = self.clean
+        room = sign * (clean.costs.extreme(clean.layout, sign) - clean.scores.macs)
+        return room, room > 1e-9 * clean.costs.extreme(clean.layout, 1)
 
     @cached_property
     def mediated(self) -> dict[str, Array]:
@@ -123,8 +117,14 @@ class Change:
         return np.asarray(np.nanmean(execution.flips(self.clean.layout, before, after), 1))
 
 
+def _crossed(change: Change) -> bool:
+    return change.crossed is not None
+
+
 MEASURES: Columns[Change] = Columns()
 measure = MEASURES
+graphs = partial(measure, section="graphs")
+mediation = partial(measure, section="mediation", needs=_crossed)
 
 
 def measures(change: Change) -> Found:
@@ -132,181 +132,148 @@ def measures(change: Change) -> Found:
     return {name: value for name, value in MEASURES.values(change).items() if value is not None}
 
 
-@measure(
-    "hamming, hamming_max",
-    "share of decisions that differ, of those that both images reached: the `flip_rate` of `summary.csv`; of the image "
-    "that moved most",
-    heading="decisions moved",
-    section="graphs",
-)
+@graphs("decisions moved", names="hamming, hamming_max")
 def hamming(change: Change) -> Found:
+    """Share of decisions that differ, of those that both images reached: the `flip_rate` of `summary.csv`; and that of
+    the image that moved most."""
     return {"hamming": share(change.distance), "hamming_max": plain(change.distance.max(), len(change.distance))}
 
 
-@measure(
-    "hamming_null, hamming_independent",
-    "between two draws: clean against clean, clean against attacked",
-    heading="without attack",
-    section="graphs",
-)
+@graphs("without attack", names="hamming_null, hamming_independent")
 def hamming_null(change: Change) -> Found:
+    """Between two draws: clean against clean, clean against attacked."""
     opened = change.clean.scores.open
     other = execution.other_draw(opened)
     null = share(change.flips(opened, other)) if len(opened) > 1 else plain(0, opened.shape[1])
     return {"hamming_null": null, "hamming_independent": share(change.flips(other, change.scores.open))}
 
 
-@measure("hamming_macs", "share of the skippable multiply-adds that is switched")
+@measure()
 def hamming_macs(change: Change) -> Measure:
+    """Share of the skippable multiply-adds that is switched."""
     units = change.clean.costs.units
     return share(change.moved.mean(0) @ (units / units.sum().clamp_min(1)).numpy())
 
 
-@measure("graph_kept", "how often not one decision of the graph differs", heading="graph kept", section="graphs")
+@graphs("graph kept")
 def graph_kept(change: Change) -> Measure:
+    """How often not one decision of the graph differs."""
     return share((~change.moved.any(2)).mean(0))
 
 
-@measure(
-    "macs_ratio, macs_ratio_p95, macs_ratio_max",
-    "an image's mean multiply-adds after over before: mean, 95 % quantile and maximum over images",
-    heading="MACs ratio",
-    unit="ratio",
-    section="graphs",
-)
+@graphs("MACs ratio", names="macs_ratio, macs_ratio_p95, macs_ratio_max", unit="ratio")
 def macs_ratio(change: Change) -> Found:
-    ratio, n = change.ratio, len(change.ratio)
-    ends = {"macs_ratio_p95": plain(np.quantile(ratio, 0.95), n), "macs_ratio_max": plain(ratio.max(), n)}
-    return {"macs_ratio": mean(ratio), **ends}
+    """An image's mean multiply-adds after over before: mean, 95 % quantile and maximum over images."""
+    ratio = change.scores.macs / change.clean.scores.macs
+    ends = {"macs_ratio_p95": np.quantile(ratio, 0.95), "macs_ratio_max": ratio.max()}
+    return {"macs_ratio": mean(ratio), **{name: plain(value, len(ratio)) for name, value in ends.items()}}
 
 
-@measure(
-    "recovered_up, recovered_up_pooled",
-    "share of what skipping saved that is spent again, (C' - C) / (ceiling - C), mean over images; 1 is all run. "
-    "`_pooled` is the ratio of the means of all images, which no image close to its limit can rule",
-    shows="recovered_up_pooled",
-    heading="MACs recovered up",
-    section="graphs",
-)
+@graphs("MACs recovered up", names="recovered_up, recovered_up_pooled", shows="recovered_up_pooled")
 def recovered_up(change: Change) -> Found:
-    return _recovered("recovered_up", *change.towards(1))
+    """Share of what skipping saved that is spent again, (C' - C) / (ceiling - C), mean over images; 1 is all run.
+    `_pooled` is the ratio of the means of all images, which no image close to its limit can rule."""
+    return _recovered(change, "recovered_up", 1)
 
 
-@measure(
-    "recovered_down, recovered_down_pooled",
-    "share of what is spent above the floor that is saved, (C - C') / (C - floor), likewise; 1 is everything skipped",
-    shows="recovered_down_pooled",
-    heading="down",
-    section="graphs",
-)
+@graphs("down", names="recovered_down, recovered_down_pooled", shows="recovered_down_pooled")
 def recovered_down(change: Change) -> Found:
-    return _recovered("recovered_down", *change.towards(-1))
+    """Share of what is spent above the floor that is saved, (C - C') / (C - floor), likewise; 1 is all skipped."""
+    return _recovered(change, "recovered_down", -1)
 
 
-def _recovered(name: str, went: Array, room: Array, some: Bools) -> Found:
-    pooled = went.sum() / room.sum() if some.any() else math.nan
-    return {name: mean(went[some] / room[some]), f"{name}_pooled": plain(pooled, len(room))}
-
-
-@measure(
-    "at_ceiling, at_floor", "images left out of `recovered_up` and `recovered_down`, which have nothing to recover"
-)
+@measure(names="at_ceiling, at_floor")
 def at_limit(change: Change) -> Found:
-    left_out = {"at_ceiling": ~change.towards(1)[2], "at_floor": ~change.towards(-1)[2]}
+    """Images left out of `recovered_up` and `recovered_down`, which have nothing to recover."""
+    left_out = {"at_ceiling": ~change.room(1)[1], "at_floor": ~change.room(-1)[1]}
     return {name: plain(images.sum(), len(images)) for name, images in left_out.items()}
 
 
-@measure(
-    "prototype_true_clean, prototype_true_adv",
-    "how often the class whose images run units most like this (naive Bayes) is the true class",
-    heading="graph names class",
-    section="graphs",
-)
+@graphs("graph names class", names="prototype_true_clean, prototype_true_adv")
 def prototype_true(change: Change) -> Found:
+    """How often the class whose images run units most like this (naive Bayes) is the true class."""
     labels, before = change.clean.labels, change.clean.reader.before
-    hits = {"clean": before == labels, "adv": change.nearest == labels}
-    return {f"prototype_true_{state}": share(hit.mean(0)) for state, hit in hits.items()}
+    return _before_after("prototype_true", before == labels, change.nearest == labels)
 
 
-@measure("prototype_predicted_clean, prototype_predicted_adv", "how often it is the predicted class (the vote)")
+@measure(names="prototype_predicted_clean, prototype_predicted_adv")
 def prototype_predicted(change: Change) -> Found:
-    clean = change.clean
-    hits = {"clean": clean.reader.before == clean.scores.vote, "adv": change.nearest == change.scores.vote}
-    return {f"prototype_predicted_{state}": share(hit.mean(0)) for state, hit in hits.items()}
+    """How often it is the predicted class (the vote)."""
+    before, after = change.clean.reader.before == change.clean.scores.vote, change.nearest == change.scores.vote
+    return _before_after("prototype_predicted", before, after)
 
 
-@measure("prototype_moved", "how often it is another class after the attack")
+@measure()
 def prototype_moved(change: Change) -> Measure:
+    """How often it is another class after the attack."""
     return share((change.clean.reader.before != change.nearest).mean(0))
 
 
-@measure(
-    "monitor_auc",
-    "area under the ROC curve of a monitor that calls an image attacked when its graphs are unlikely for its predicted "
-    "class; 0.5 is blind",
-    heading="monitor AUC",
-    unit="ratio",
-    section="graphs",
-)
+@graphs("monitor AUC", unit="ratio")
 def monitor_auc(change: Change) -> Measure:
+    """Area under the ROC curve of a monitor that calls an image attacked when its graphs are unlikely for its predicted
+    class; 0.5 is blind."""
     return change.clean.reader.detection(change.scores)
 
 
 _BITS = [f"information_{state}{end}" for state in ("clean", "adv") for end in ("", "_null", "_p")]
 
 
-@measure(
-    ", ".join(_BITS),
-    "mutual information of class and decision in bits, summed over decisions, less its bias to first order; `_null` is "
-    "its mean over 100 permutations of the classes, `_p` the share of them that gives as much",
-    shows="information_adv",
-    heading="class, bits",
-    unit="ratio",
-    section="graphs",
-)
+@graphs("class, bits", names=", ".join(_BITS), shows="information_adv", unit="ratio")
 def bits(change: Change) -> Found:
+    """Mutual information of class and decision in bits, summed over decisions, less its bias to first order; `_null` is
+    its mean over 100 permutations of the classes, `_p` the share of them that gives as much."""
     after = information(change.scores.open, change.clean.labels, seed=change.clean.seed)
     return dict(zip(_BITS, (*change.clean.information.values(), *after.values()), strict=True))
 
 
-def _crossed(change: Change) -> bool:
-    return change.crossed is not None
+@mediation("neither")
+def mediation_neither(change: Change) -> Measure:
+    """Accuracy with features and graph of the clean image."""
+    return share(change.mediated["neither"])
 
 
-def _mediation(part: str, doc: str) -> None:
-    """Add the accuracy with a part of the image attacked."""
-    facts: dict[str, Any] = {"heading": part, "section": "mediation", "needs": _crossed}
-    measure(f"mediation_{part}", doc, **facts)(lambda change: share(change.mediated[part]))
+@mediation("features")
+def mediation_features(change: Change) -> Measure:
+    """With the attacked image's features along the clean image's graph."""
+    return share(change.mediated["features"])
 
 
-_mediation("neither", "accuracy with features and graph of the clean image")
-_mediation("features", "with the attacked image's features along the clean image's graph")
-_mediation("gates", "with the clean image's features along the attacked image's graph")
-_mediation("both", "with features and graph of the attacked image")
+@mediation("gates")
+def mediation_gates(change: Change) -> Measure:
+    """With the clean image's features along the attacked image's graph."""
+    return share(change.mediated["gates"])
 
 
-@measure(
-    "mediation_direct, mediation_indirect, mediation_interaction",
-    "what features alone and gates alone take from accuracy, and what only both together take: the whole effect less "
-    "the two",
-    needs=_crossed,
-)
+@mediation("both")
+def mediation_both(change: Change) -> Measure:
+    """With features and graph of the attacked image."""
+    return share(change.mediated["both"])
+
+
+@mediation(names="mediation_direct, mediation_indirect, mediation_interaction")
 def effects(change: Change) -> Found:
+    """What features alone and gates alone take from accuracy, and what only both together take: the whole effect less
+    the two."""
     neither, features, gates, both = change.mediated.values()
-    return {
-        "mediation_direct": difference(neither - features),
-        "mediation_indirect": difference(neither - gates),
-        "mediation_interaction": difference(features + gates - neither - both, reach=2),
-    }
+    alone = {"mediation_direct": difference(neither - features), "mediation_indirect": difference(neither - gates)}
+    return {**alone, "mediation_interaction": difference(features + gates - neither - both, reach=2)}
 
 
-@measure(
-    "mediation_draws, mediation_forwards",
-    "scoring draws that these seven use (the first 2, or 1 where nothing is random), and the forward passes per image "
-    "that this took beyond scoring. Only images whose graph moved need any. No pass of the attack's",
-    needs=_crossed,
-)
+@mediation(names="mediation_draws, mediation_forwards")
 def crossings(change: Change) -> Found:
+    """Scoring draws that these seven use (the first 2, or 1 where nothing is random), and the forward passes per image
+    that this took beyond scoring. Only images whose graph moved need any. No pass of the attack's."""
     assert change.crossed is not None
     draws, passes = len(change.crossed.features), change.crossed.passes
     return {"mediation_draws": plain(draws, len(passes)), "mediation_forwards": plain(passes.mean(), len(passes))}
+
+
+def _recovered(change: Change, name: str, sign: int) -> Found:
+    rise, (room, some) = change.scores.macs - change.clean.scores.macs, change.room(sign)
+    pooled = sign * rise.sum() / room.sum() if some.any() else math.nan
+    return {name: mean(sign * rise[some] / room[some]), f"{name}_pooled": plain(pooled, len(room))}
+
+
+def _before_after(name: str, before: Bools, after: Bools) -> Found:
+    return {f"{name}_clean": share(before.mean(0)), f"{name}_adv": share(after.mean(0))}

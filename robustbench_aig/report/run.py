@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from robustbench_aig.audit.check import Finding
 from robustbench_aig.engine.store import SCHEMA, RunFolder
 from robustbench_aig.errors import Prerequisite, UserError
 
@@ -24,28 +26,6 @@ _EMPTY = {
     "execution": [*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"],
     "gates": ["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"],
 }
-
-
-class Verdict(NamedTuple):
-    """The outcome of one audit check.
-
-    Attributes:
-        id: of the check, such as ``G2``.
-        title: its name.
-        verdict: PASS, WARN, FAIL, INFO or n.a. (not applicable).
-        text: symptom and remedy.
-        cell: the cell it speaks of; None for the run.
-        value: what was measured, if a number.
-        threshold: what it was held against, if a number.
-    """
-
-    id: str
-    title: str
-    verdict: Literal["PASS", "WARN", "FAIL", "INFO", "n.a."]
-    text: str
-    cell: str | None = None
-    value: float | None = None
-    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +91,7 @@ class Run:
     notes: list[str]
     cells: list[dict[str, Any]]
     provenance: dict[str, Any]
-    audit: list[Verdict]
+    audit: list[Finding]
     claim_valid: bool | None
     failed: dict[str, str]
     summary: pd.DataFrame
@@ -258,15 +238,17 @@ def read_run(path: Path | str) -> Run:
     failed = found("failed", {})
     tables = _tables(folder, [cell["id"] for cell in found("cells", [])])
     if "summary" not in tables:
-        reasons = "".join(f" {label}: {reason}." for label, reason in list(failed.items())[:1])
-        raise Prerequisite(f"no cell of '{folder}' is finished; run the sweep's command again to go on with it.{reasons}")
+        reason = next((f" ({label} failed: {why})" for label, why in failed.items()), "")
+        raise Prerequisite(
+            f"no cell of '{folder}' is finished{reason}; run the sweep's command again to go on with it."
+        )
     return Run(
         path=folder,
         config=found("config", {}),
         notes=found("notes", []),
         cells=found("cells", []),
         provenance=found("provenance", {}),
-        audit=[Verdict(**{key: entry[key] for key in Verdict._fields if key in entry}) for entry in found("audit", [])],
+        audit=[Finding(**{own.name: entry.get(own.name) for own in fields(Finding)}) for entry in found("audit", [])],
         claim_valid=found("claim_valid"),
         failed=failed,
         **{name: pd.DataFrame(columns=columns) for name, columns in _EMPTY.items() if name not in tables},
@@ -282,19 +264,21 @@ def contestant(model: str, gating: str) -> str:
 def _tables(folder: Path, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The tables by name: those that the sweep wrote at its end, or of its finished cells where it has not come so
     far."""
-    written = {name: folder / f"{name}.csv" for name in ("summary", "execution", "gates")}
+    files = [folder / f"{name}.csv" for name in ("summary", "execution", "gates")]
     try:
-        found = {name: _table(file) for name, file in written.items() if file.exists()}
+        found = {file.stem: _table(file.read_text(encoding="utf-8")) for file in files if file.exists()}
     except pd.errors.EmptyDataError:
         found = {}
     store = RunFolder(folder)
     known = set(found["summary"]["cell"]) if "summary" in found else set()
-    return found if set(store.finished()) <= known else store.tables(cells)
+    if set(store.finished()) <= known:
+        return found
+    return {name: _table(text) for name, text in store.tables(cells).items()}
 
 
-def _table(file: Path) -> pd.DataFrame:
+def _table(text: str) -> pd.DataFrame:
     # A class may be called "null" or "nan": only an empty field is a missing value.
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
+    return pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
 
 
 def _first_line(error: Exception) -> str:

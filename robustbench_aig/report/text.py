@@ -1,6 +1,7 @@
 """How numbers are written: percentages with one decimal, intervals with a dash, epsilons by their labels."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,7 @@ def write(value: Any, unit: Unit) -> str:
     """A value of a table in its unit; a dash where there is none."""
     if pd.isna(value):
         return NONE if unit != "text" else ""
-    writers = {"share": percent, "macs": macs, "number": "{:.4g}".format, "ratio": "{:.2f}".format, "text": str}
-    return str(writers[unit](value))
+    return str(_WRITERS[unit](value))
 
 
 def percent(fraction: float) -> str:
@@ -50,6 +50,8 @@ def macs(count: float) -> str:
     """A number of multiply-adds as ``28.4 M``, with its sign below 0; a dash where there is none."""
     if math.isnan(count):
         return NONE
+    if count == 0:
+        return "0"
     scale, unit = (1e9, "G") if abs(count) >= 1e9 else (1e6, "M") if abs(count) >= 1e6 else (1e3, "k")
     return f"{count / scale:.3g} {unit}"
 
@@ -62,3 +64,12 @@ def norm(name: str) -> str:
 def budget(row: pd.Series) -> str:
     """The norm and epsilon of a row, as in ``L∞ 8/255``."""
     return f"{norm(row['norm'])} {row['eps_label']}"
+
+
+_WRITERS: dict[Unit, Callable[[Any], str]] = {
+    "share": percent,
+    "macs": macs,
+    "number": "{:.4g}".format,
+    "ratio": "{:.2f}".format,
+    "text": str,
+}
