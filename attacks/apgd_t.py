@@ -1,15 +1,16 @@
 """Targeted Auto-PGD (Croce and Hein, 2020): one run towards each of the likeliest wrong classes."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from attacks.apgd import ascend
 from attacks.common.losses import Average, Loss
 from attacks.common.search import Run, Search, Stepwise, at_least
+from robustbench_aig.registry import register
 
 
+@register("apgd-t", "Auto-PGD towards the likeliest wrong classes", paper="Croce and Hein 2020")
 @dataclass(frozen=True, kw_only=True)
 class APGDT(Stepwise):
     """Auto-PGD on the targeted DLR loss; success is any wrong class (or the goal's).
@@ -24,8 +25,6 @@ class APGDT(Stepwise):
         average: over the draws of a random target.
         rho: as in :class:`attacks.apgd.APGD`.
     """
-
-    name: ClassVar[str] = "apgd-t"
 
     steps: int = 100
     restarts: int = 1

@@ -1,7 +1,6 @@
 """DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016): steps to the nearest boundary of the linearised model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +9,10 @@ from attacks.common.minimal import Minimal, Smallest, mean_margin
 from attacks.common.norms import per_image
 from attacks.common.search import Part, at_least
 from robustbench_aig.contracts.target import View
+from robustbench_aig.registry import register
 
 
+@register("deepfool", "smallest step over a boundary", paper="Moosavi-Dezfooli et al. 2016", budget="minimal")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Minimal):
     """One run for all budgets; costs up to ``steps x (candidates - 1)`` gradients per image.
@@ -24,8 +25,6 @@ class DeepFool(Minimal):
         candidates: likeliest classes, the label's included, whose boundaries are considered.
         overshoot: how much further than the boundary to go.
     """
-
-    name: ClassVar[str] = "deepfool"
 
     steps: int = 50
     candidates: int = 10

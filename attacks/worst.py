@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from attacks.common.search import Search, Searching
 from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.registry import register
 
 
 def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequence[float]) -> None:
@@ -23,6 +23,7 @@ def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequ
                 search.measure(part.rows, found)
 
 
+@register("worst", "worst case over attacks: attacks=fgsm+pgd", paper="Carlini et al. 2019")
 @dataclass(frozen=True, kw_only=True)
 class Worst(Searching):
     """Runs attacks one after the other, each on what the ones before have left; keeps the best image of each.
@@ -30,8 +31,6 @@ class Worst(Searching):
     Attributes:
         attacks: names joined by ``+``, each with its default parameters.
     """
-
-    name: ClassVar[str] = "worst"
 
     attacks: str = "fgsm+pgd+square"
 

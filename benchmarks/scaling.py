@@ -13,6 +13,7 @@ from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from benchmarks.measure import Answer, Row, compare
 from benchmarks.subject import EPSILONS, Subject
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import frozen
 from robustbench_aig.engine.scoring import score
@@ -63,7 +64,7 @@ def _attack(subject: Subject, attack: FGSM | PGD, images: int, epsilons: int) ->
 def _score(subject: Subject, images: int, draws: int) -> Answer:
     batch, labels, ids = subject.images[:images], subject.labels[:images], subject.ids[:images]
     gated = subject.gated
-    score(gated.network, Gating("stochastic"), gated.gates, None, batch, labels, ids, seed=0, draws=draws)
+    score(gated.network, Gating("stochastic"), gated.gates, NO_DEFENSE, batch, labels, ids, seed=0, draws=draws)
     return None
 
 

@@ -9,6 +9,7 @@ from attacks.gates.base import GateAttack
 from attacks.gates.goals import Compute
 from attacks.gates.objectives import Label, decision_shift
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +35,27 @@ class _Compute(GateAttack):
         )
 
 
+@register(
+    "gates:open",
+    "opens gates: most multiply-adds",
+    paper="this project, after Veit and Belongie 2018, section 5",
+    aims_at="compute",
+)
 @dataclass(frozen=True, kw_only=True)
 class Open(_Compute):
     """Opens gates: as much computation as possible."""
 
-    name: ClassVar[str] = "gates:open"
     sign: ClassVar[Literal[1, -1]] = 1
 
 
+@register(
+    "gates:close",
+    "closes gates: fewest multiply-adds",
+    paper="this project, after Veit and Belongie 2018, section 5",
+    aims_at="compute",
+)
 @dataclass(frozen=True, kw_only=True)
 class Close(_Compute):
     """Closes gates: as little computation as possible."""
 
-    name: ClassVar[str] = "gates:close"
     sign: ClassVar[Literal[1, -1]] = -1

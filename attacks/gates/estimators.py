@@ -169,7 +169,7 @@ def _exact_part(target: Target, images: Tensor, goal: Goal, penalty: Tensor, ste
 
     def function(inputs: Tensor) -> Tensor:
         view, weights = _enumerated(target, inputs, draws, target.gradient_stage, least, differentiable=True)
-        if target.defense is None and not goal.paired:
+        if target.defense.nothing and not goal.paired:
             with torch.no_grad():
                 verdict.append((goal.metric(view, weights), goal.feasible(view, weights)))
         return (weights * _pull(goal, view, penalty)).sum(0)
@@ -195,7 +195,7 @@ def _enumerated(
 
 
 def _random_defense(target: Target) -> bool:
-    return target.defense is not None and not target.defense.deterministic
+    return not target.defense.deterministic
 
 
 def judges_exactly(target: Target, goal: Goal, estimator: Estimator) -> bool:

@@ -1,7 +1,6 @@
 """``gates:route``: send an image through a graph of the attacker's choice."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,8 +10,15 @@ from attacks.gates.objectives import Label, LabelMode, decision_shift, select, t
 from attacks.gates.reference import class_rates, find_class, graph_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
+from robustbench_aig.registry import register
 
 
+@register(
+    "gates:route",
+    "to a graph, an image's graph, a class's habits, or flips all",
+    paper="this project, after Veit and Belongie 2018, section 5",
+    aims_at="gates",
+)
 @dataclass(frozen=True, kw_only=True)
 class RouteTo(GateAttack):
     """Moves the gates towards a graph, or towards how often they open for a class.
@@ -23,8 +29,6 @@ class RouteTo(GateAttack):
         prediction: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the
             class of ``class/NAME``, else to any other than the true one).
     """
-
-    name: ClassVar[str] = "gates:route"
 
     to: str = "flip"
     prediction: LabelMode = "free"

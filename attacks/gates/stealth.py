@@ -1,7 +1,6 @@
 """``gates:stealth``: a wrong class while every gate decides as on the clean image, so that no graph monitor sees it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -9,16 +8,18 @@ from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.goals import Stealth
 from attacks.gates.objectives import SELECTION_DRAWS, decision_shift, select, trace_of
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register(
+    "gates:stealth", "a wrong class with every gate held", paper="this project, after Veit and Belongie 2018, section 5"
+)
 @dataclass(frozen=True, kw_only=True)
 class Hold(GateAttack):
     """Misclassifies with the graph held: exactly for hard gates, draw by draw under the same noise for sampled ones.
 
     An image counts only where it is wrong *and* its graph is unchanged; one without such a candidate stays clean.
     """
-
-    name: ClassVar[str] = "gates:stealth"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Stealth:
         require_decisions(target, self.name)

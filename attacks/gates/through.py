@@ -15,6 +15,7 @@ from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs, graph
 from robustbench_aig.contracts.oracle import oracle
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.target import Target, View, run
+from robustbench_aig.registry import register
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class ThroughGates(Goal):
         return logits.view(draws, n, -1)
 
 
+@register(
+    "gates:through",
+    "a wrong class through the gates alone",
+    paper="this project, after Veit and Belongie 2018, section 5",
+    aims_at="gates",
+)
 @dataclass(frozen=True, kw_only=True)
 class Through(GateAttack):
     """Perturbs an image so that the graph it takes misclassifies the *clean* image.
@@ -100,7 +107,6 @@ class Through(GateAttack):
     the gates.
     """
 
-    name: ClassVar[str] = "gates:through"
     AIMS: ClassVar[int] = 3
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> ThroughGates:

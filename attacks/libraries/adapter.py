@@ -59,10 +59,8 @@ class Attackable(nn.Module):
         self._draws = range(target.draws if target.stochastic else 1)
         shared = torch.tensor([_SHARED], device=images.device)
         self._shared = shared
-        self._defense_noise = None
-        if target.defense is not None:
-            noise = defense_noise(target.defense, target.seed, target.gradient_stage, shared, self._draws, images[:1])
-            self._defense_noise = noise
+        stage = target.gradient_stage
+        self._defense_noise = defense_noise(target.defense, target.seed, stage, shared, self._draws, images[:1])
         self._forwards = self._backwards = self._gradients = self._stalled = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,8 +102,6 @@ class Attackable(nn.Module):
 
     def _defend(self, images: Tensor, noise: Tensor | None, differentiable: bool) -> Tensor:
         defense, surrogate = self.target.defense, self.target.surrogate
-        if defense is None:
-            return images
         return defense.surrogate(surrogate, images, noise) if differentiable and surrogate else defense(images, noise)
 
     def _policy(self, rows: int, differentiable: bool) -> Any:
@@ -161,8 +157,10 @@ class LibraryAttack(Attack):
         capability = self.request.capability
         object.__setattr__(self, "norm", self.request.norm)
         object.__setattr__(self, "name", self.request.name)
-        object.__setattr__(self, "needs_gradient", capability.access == "white-box")
         object.__setattr__(self, "iterated", capability.iterated and capability.access != "none")
+        object.__setattr__(self, "aims_at", "nothing" if capability.access == "none" else "class")
+        for fact in ("norms", "access", "budget"):
+            object.__setattr__(self, fact, getattr(capability, fact))
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         capability = self.request.capability

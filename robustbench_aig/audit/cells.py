@@ -40,7 +40,7 @@ def oracle(cell: Cell) -> bool:
 
 def defended(cell: Cell) -> bool:
     """Whether a defence stands before the model."""
-    return cell.defense is not None and cell.defense.name != "none"
+    return not cell.defense.nothing
 
 
 def uses_gradient(cell: Cell) -> bool:

@@ -253,7 +253,7 @@ def _knowing(contestant: Contestant) -> Cell:
 
 
 def _contestant(cell: Cell) -> tuple[Any, ...]:
-    return cell.model.name, cell.gating, None if cell.defense is None else cell.defense.name, cell.seed
+    return cell.model.name, cell.gating, cell.defense.label, cell.seed
 
 
 def _per_network(function: Callable[[Cell], T]) -> Callable[[Cell], T]:

@@ -12,6 +12,7 @@ from robustbench_aig.audit.check import Result
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.pairs import partners
 from robustbench_aig.audit.randomness import static_gap
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.statistics.comparisons import strongest_difference
 
@@ -50,7 +51,7 @@ def parity(context: Context) -> Iterator[Result]:
 def _parity(target: Target, images: Tensor) -> Tensor:
     """(N, 2): mean squared error of the surrogate's images, and whether the model sees the same class in both."""
     with torch.no_grad():
-        stage, bare = target.gradient_stage, replace(target, defense=None)
+        stage, bare = target.gradient_stage, replace(target, defense=NO_DEFENSE)
         real, stand_in = (target.seen(images, [0], stage, differentiable=kind) for kind in (False, True))
         error = (stand_in - real).square().flatten(1).mean(1)
         classes = [bare.view(seen, stage, [0]).logits[0].argmax(1) for seen in (real, stand_in)]
@@ -62,9 +63,9 @@ def codec(context: Context) -> Iterator[Result]:
     seen = set()
     for contestant in context.steady:
         defense = contestant.clean.defense
-        if defense is None or not defended(contestant.clean) or defense.name in seen:
+        if not defended(contestant.clean) or defense.label in seen:
             continue
-        seen.add(defense.name)
+        seen.add(defense.label)
         warning = defense.record().get("warning")
         yield Result("WARN" if warning else "PASS", str(warning or ""), contestant.clean.id)
 

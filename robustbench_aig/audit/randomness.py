@@ -12,6 +12,7 @@ from robustbench_aig.audit.check import Result
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.pairs import partners
 from robustbench_aig.audit.steps import ascend, per_pixel
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import margin
 from robustbench_aig.contracts.noise import Stage, uniform
@@ -45,7 +46,7 @@ def frozen(context: Context) -> Iterator[Result]:
         assert cell.attack is not None
         epsilon = cell.epsilons[telling(cell, context.correct(cell))]
         size = per_pixel(epsilon.value, cell.attack.norm, context.images[0].numel())
-        bare = replace(contestant.clean, defense=None, attacker="static")
+        bare = replace(contestant.clean, defense=NO_DEFENSE, attacker="static")
 
         def known(target: Target, images: Tensor, labels: Tensor, size: float = size) -> Tensor:
             return _survives(replace(target, gradient_stage="score", fixed_noise=True), images, labels, size)

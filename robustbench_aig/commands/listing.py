@@ -39,14 +39,9 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
         from robustbench_aig.audit import CHECKS
 
         return [{"id": check.id, "tier": check.tier, "cost": check.cost, "title": check.title} for check in CHECKS]
-    registry = registries[what]
-    found = [
+    return [
         {"name": entry.name, **{key: _plain(value) for key, value in entry.facts.items()}, "summary": entry.summary}
-        for entry in registry.entries()
-    ]
-    return found + [
-        {"name": f"{family}:NAME", "summary": "every attack of that library by its own name"}
-        for family in registry.families
+        for entry in registries[what].entries()
     ]
 
 

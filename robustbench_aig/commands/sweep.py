@@ -140,7 +140,6 @@ def settings_of(given: Mapping[str, Any]) -> "Settings":
     from robustbench_aig.engine.preflight import preflight
 
     norm = {"norm": given["norm"]} if given["norm"] else {}
-    made = [defenses.make(name) for name in dict.fromkeys(given["defense"])]
     device = resolve_device(given["device"])
     chosen = [attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])]
     reference = None
@@ -153,7 +152,7 @@ def settings_of(given: Mapping[str, Any]) -> "Settings":
         models=load_models(given["model"], device),
         epsilons=epsilons,
         gatings=gatings,
-        defenses=[None if defense.key == "none" else defense for defense in made],
+        defenses=[defenses.make(name) for name in dict.fromkeys(given["defense"])],
         attackers=tuple(dict.fromkeys(given["attacker"])),
         draws=given["draws"],
         eot=eot or "auto",

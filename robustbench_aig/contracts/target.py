@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import margin
 from robustbench_aig.contracts.noise import Stage, uniform
@@ -122,7 +122,7 @@ class Target:
         seed: of all noise.
         draws: K, the gate (and defence) draws that one gradient averages over: 1 is the paper's attacker, more is EOT.
         gate_gradient: how hard gate decisions pass gradients.
-        defense: what stands before the model, or None where the attacker does not know of it.
+        defense: what stands before the model, ``NO_DEFENSE`` where the attacker does not know of it.
         surrogate: which stand-in of the defence is differentiated; None if the defence itself can be.
         gradient_stage: the stream that gradients draw from.
         fixed_noise: draw numbers stay the same at every step (common random numbers).
@@ -143,7 +143,7 @@ class Target:
     seed: int
     draws: int = 1
     gate_gradient: Gradient = "straight-through"
-    defense: Defense | None = None
+    defense: Defense = NO_DEFENSE
     surrogate: str | None = None
     fixed_noise: bool = False
     gradient_stage: Stage = "craft"
@@ -156,7 +156,7 @@ class Target:
     @property
     def stochastic(self) -> bool:
         """Whether two forward passes of an image can differ."""
-        random = self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+        random = self.gating.stochastic or not self.defense.deterministic
         return random and self.known is None
 
     @property
@@ -254,7 +254,7 @@ class Target:
     def seen(self, images: Tensor, draws: list[int], stage: Stage, *, differentiable: bool) -> Tensor:
         """What reaches the model, (K x N, C, H, W), draw-major: through the defence or its differentiated stand-in."""
         copies = images.expand(len(draws), *images.shape).flatten(0, 1) if len(draws) > 1 else images
-        return copies if self.defense is None else self._defend(copies, draws, stage, differentiable)
+        return self._defend(copies, draws, stage, differentiable)
 
     @torch.no_grad()
     def view(
@@ -308,7 +308,6 @@ class Target:
         return View(logits.view(len(draws), len(images), -1), trace)
 
     def _defend(self, images: Tensor, draws: list[int], stage: Stage, differentiable: bool) -> Tensor:
-        assert self.defense is not None
         named, known = self._named(stage, draws)
         numbers = defense_noise(self.defense, self.seed, named, self.ids, known, images)
         if differentiable and self.surrogate is not None:

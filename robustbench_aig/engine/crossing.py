@@ -50,6 +50,4 @@ def cross(
 
 def defended(cell: Cell, images: Tensor, ids: Tensor, draw: int) -> Tensor:
     """What the model sees of the images in a scoring draw."""
-    if cell.defense is None:
-        return images
     return cell.defense(images, defense_noise(cell.defense, cell.seed, "score", ids, [draw], images))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from robustbench_aig.contracts.attack import Attack
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.engine.epsilons import Epsilon
@@ -38,7 +38,7 @@ class Settings:
         attacks: with their norms.
         epsilons: ascending; a zero is the clean row, which every sweep has anyway.
         gatings: for models with gates; others have one, ``none``.
-        defenses: None stands for no defence.
+        defenses: ``NO_DEFENSE`` is one of them.
         attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither
             gate nor defence to know of they are the same, and one cell stands for both. ``known-noise`` knows the
             scoring draws too; it is planned only where something is random, and enters no worst case.
@@ -56,7 +56,7 @@ class Settings:
     attacks: Sequence[Attack]
     epsilons: Sequence[Epsilon]
     gatings: Sequence[Gating] = (Gating("stochastic"), Gating("deterministic"))
-    defenses: Sequence[Defense | None] = (None,)
+    defenses: Sequence[Defense] = (NO_DEFENSE,)
     attackers: Sequence[Attacker] = ("static",)
     draws: int = 10
     eot: Eot = 8
@@ -77,7 +77,7 @@ class Cell:
 
     model: Classifier
     gating: Gating
-    defense: Defense | None
+    defense: Defense
     attack: Attack | None
     attacker: Attacker
     epsilons: tuple[Epsilon, ...]
@@ -92,7 +92,7 @@ class Cell:
     @property
     def stochastic(self) -> bool:
         """Whether two scoring draws can differ."""
-        return self.gating.stochastic or (self.defense is not None and not self.defense.deterministic)
+        return self.gating.stochastic or not self.defense.deterministic
 
     @property
     def scoring_draws(self) -> int:
@@ -118,7 +118,7 @@ class Cell:
             "version": IDENTITY_VERSION,
             "weights": self.model.weights_hash,
             "gating": self.gating.name,
-            "defense": None if self.defense is None else self.defense.settings(),
+            "defense": None if self.defense.nothing else self.defense.settings(),
             "attack": None if self.attack is None else self.attack.settings(),
             "attacker": self.attacker,
             "eot": self.eot if self.averages else 1,
@@ -146,7 +146,7 @@ class Cell:
             "model": self.model.name,
             "dataset": self.dataset.name,
             "gating": self.gating.name,
-            "defense": "none" if self.defense is None else self.defense.name,
+            "defense": self.defense.label,
             "attack": "none" if self.attack is None else self.attack.label,
             "attacker": self.attacker,
             "norm": "none" if self.attack is None else self.attack.norm,
@@ -222,5 +222,5 @@ def _needless(cell: Cell, settings: Settings) -> bool:
     """Whether another cell answers the same: an attacker who knows of more, where there is nothing more to know."""
     if cell.attacker == "known-noise":
         return not cell.stochastic
-    nothing = not cell.model.gates and cell.defense is None
+    nothing = not cell.model.gates and cell.defense.nothing
     return cell.attacker == "adaptive" and nothing and "static" in settings.attackers

@@ -34,12 +34,10 @@ def _check_models(settings: Settings) -> None:
     images = images.to(settings.device)
     seen = [images]
     for defense in settings.defenses:
-        if defense is None:
-            continue
         try:
             defended = defense(images, defense_noise(defense, 0, "select", ids, [0], images))
         except ValueError as error:
-            raise UsageError(f"defense '{defense.name}' cannot take the images of '{data.name}': {error}.") from None
+            raise UsageError(f"defense '{defense.label}' cannot take the images of '{data.name}': {error}.") from None
         if defended.shape != images.shape:
             seen.append(defended)
     for model in settings.models:

@@ -129,7 +129,7 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         "l2": np.concatenate([outcome.l2 for outcome in outcomes]).astype(np.float32),
     }
     arrays = {name: pa.array(values) for name, values in columns.items()}
-    radii = None if cell.attack or cell.defense is None else cell.defense.radii(clean.count, cell.scoring_draws)
+    radii = None if cell.attack else cell.defense.radii(clean.count, cell.scoring_draws)
     if radii is not None:
         arrays["radius"] = pa.array(np.asarray(radii, np.float32))
     if cell.model.gates:

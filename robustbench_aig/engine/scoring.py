@@ -25,7 +25,7 @@ def score(
     model: nn.Module,
     gating: Gating,
     gates: int,
-    defense: Defense | None,
+    defense: Defense,
     images: Tensor,
     labels: Tensor,
     ids: Tensor,
@@ -87,7 +87,7 @@ def _view(
     model: nn.Module,
     gating: Gating,
     gates: int,
-    defense: Defense | None,
+    defense: Defense,
     images: Tensor,
     ids: Tensor,
     seed: int,
@@ -95,13 +95,12 @@ def _view(
     stage: Stage,
 ) -> tuple[Tensor, GateTrace | None]:
     """Logits (S, N, classes) and the trace (S, N, L) of all draws; draws of gates alone share what is common."""
-    fixed = defense is None or defense.deterministic
-    seen = defense(images) if fixed and defense is not None else images
-    if fixed and gating.stochastic and isinstance(model, ConvNetAIG):
+    seen = defense(images) if defense.deterministic else images
+    if defense.deterministic and gating.stochastic and isinstance(model, ConvNetAIG):
         return model.sampled(seen, logistic(seed, stage, ids, gates, draws).to(images.device))
     parts = []
     for draw in draws:
-        if defense is not None and not fixed:
+        if not defense.deterministic:
             seen = defense(images, defense_noise(defense, seed, stage, ids, [draw], images))
         parts.append(run(model, seen, gating.policy(gates, seed, stage, ids, [draw])))
     traces = [trace for _, trace in parts if trace is not None]

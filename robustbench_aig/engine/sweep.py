@@ -124,7 +124,7 @@ def _shares_crafting(cell: Cell) -> tuple[Any, ...]:
     An iterated attack stops where the bare model is fooled, unless its images are for another; then it runs apart.
     """
     unaware = cell.attacker in ("static", "none")
-    defense = None if unaware or cell.defense is None else cell.defense.name
+    defense = None if unaware else cell.defense.label
     apart = unaware and cell.attack is not None and cell.attack.iterated and transfers(cell)
     return (cell.seed, cell.model.name, cell.gating, cell.attack, cell.attacker, defense, apart)
 

@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attacks
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.models.macs import costs
@@ -222,7 +223,7 @@ def test_a_sweep_cell_makes_no_pass_that_is_not_in_its_tables(tmp_path, monkeypa
     """Images entering the network: the clean scores, the attack's own passes, and one scoring pass per epsilon."""
     monkeypatch.setattr("robustbench_aig.engine.sweep.audit", lambda *arguments: [])
     settings = grids.settings(
-        models=[grids.classifier("resnet20")], attacks=[attacks.make(attack)], defenses=(None,), draws=1
+        models=[grids.classifier("resnet20")], attacks=[attacks.make(attack)], defenses=(NO_DEFENSE,), draws=1
     )
     entered = []
     network = settings.models[0].network

@@ -8,6 +8,7 @@ import torch
 import attacks
 import defenses
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
 from robustbench_aig.engine.epsilons import Epsilon
@@ -48,7 +49,7 @@ def settings(**changes: Any) -> Settings:
         "attacks": [attacks.make("fgsm")],
         "epsilons": [Epsilon(0.05, "0.05"), Epsilon(0.1, "0.1")],
         "gatings": (Gating("stochastic"), Gating("deterministic")),
-        "defenses": (None, defenses.make("jpeg:75")),
+        "defenses": (NO_DEFENSE, defenses.make("jpeg:75")),
         "draws": 4,
     }
     return Settings(**grid | changes)
