@@ -207,12 +207,12 @@ class Registry(Generic[T]):
         if prefix in self.table:
             return self.table[prefix], rest
         for entry in self.entries():
-            if prefix == entry.family:
+            if prefix and prefix == entry.family:
                 if not rest or specification == entry.name:
                     raise UsageError(f"{self.kind} '{specification}' is incomplete; write what follows {prefix}: too.")
                 return entry, rest
         names = [*self.table, *(["FILE.py:Class"] if self.base else [])]
-        twofold = any(name.startswith(f"{prefix}:") for name in names)
+        twofold = second and any(name.startswith(f"{prefix}:") for name in names)
         raise unknown(self.kind, f"{prefix}:{second}" if twofold else prefix, names)
 
     def family_names(self, family: str) -> Mapping[str, str]:

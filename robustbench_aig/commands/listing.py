@@ -4,7 +4,7 @@ for."""
 from collections.abc import Mapping
 from typing import Any
 
-from robustbench_aig.data import CATALOGUE
+from robustbench_aig import data
 from robustbench_aig.registry import Registry
 from robustbench_aig.training.recipe import recipes
 
@@ -28,8 +28,13 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
         return systems.costs() if what == "models" else systems.systems()
     if what == "datasets":
         return [
-            {"name": name, "classes": card.classes, "splits": " ".join(card.splits), "summary": card.summary}
-            for name, card in CATALOGUE.items()
+            {
+                "name": entry.name,
+                "classes": entry.facts["classes"],
+                "splits": " ".join(entry.facts["splits"]),
+                "summary": entry.summary,
+            }
+            for entry in data.registry.entries()
         ]
     if what == "recipes":
         return [

@@ -10,6 +10,26 @@ from robustbench_aig.data import cifar10, imagenet, imagenet_categories
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.data.folder import FolderSource, Preprocess
 from robustbench_aig.errors import Prerequisite
+from robustbench_aig.registry import register
+
+
+@register(
+    "foolbox:cifar10",
+    "20 CIFAR-10 test images from foolbox",
+    classes=10,
+    image_shape=(3, 32, 32),
+    splits=("test",),
+    source="bundled",
+)
+def load_cifar10() -> Dataset:
+    """The CIFAR-10 images; see :func:`load`."""
+    return load("cifar10")
+
+
+@register("foolbox:imagenet", "20 ImageNet images from foolbox", classes=1000, splits=("test",), source="bundled")
+def load_imagenet() -> Dataset:
+    """The ImageNet images; see :func:`load`."""
+    return load("imagenet")
 
 
 def load(name: str) -> Dataset:
