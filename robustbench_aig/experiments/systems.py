@@ -25,8 +25,8 @@ def costs() -> list[dict[str, Any]]:
             "family": arch.family,
             "images": "x".join(str(size) for size in arch.image_shape),
             "parameters": parameters,
-            "macs": int(cost.ceiling if arch.gated else cost.ceiling - cost.gates),
-            "macs_floor": int(cost.floor + cost.gates) if arch.gated else None,
+            "macs": int(cost.ceiling if arch.dynamic else cost.ceiling - cost.gates),
+            "macs_floor": int(cost.floor + cost.gates) if arch.dynamic else None,
         }
         rows.append(row | _reported(arch.paper))
     return rows

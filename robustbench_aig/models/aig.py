@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from robustbench_aig.contracts.policy import Deterministic, Policy, Recorder
 from robustbench_aig.contracts.trace import GateTrace
+from robustbench_aig.models.architectures import Architecture
 from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.macs import costs
-from robustbench_aig.models.resnet import Trunk
+from robustbench_aig.models.resnet import Normalization, Shortcut, Trunk, resnet
+from robustbench_aig.registry import register
 
 PATHS_AT_ONCE = {"cpu": 640}
 """Images times draws that are sampled together: more only leave the caches (250 images of ten draws took 6 to 50 %
@@ -211,3 +213,35 @@ def _add(x: Tensor, rows: Tensor, branch: Tensor) -> Tensor:
         return view.index_add(0, rows, addend).permute(back)
     view.index_add_(0, rows, addend)
     return x
+
+
+@register(
+    "aig",
+    "ConvNet-AIG: each residual block has a gate (Veit and Belongie 2018)",
+    dynamic=True,
+    cifar=(20, 32, 38, 44, 56, 74, 110),
+    imagenet=(18, 34, 50, 101),
+)
+def aig(
+    arch: Architecture,
+    *,
+    classes: int,
+    channels: int,
+    hidden: int = 16,
+    shortcut: Shortcut = "projection",
+    norm: Normalization | None = None,
+) -> ConvNetAIG:
+    """A gated residual network.
+
+    Args:
+        arch: which one.
+        classes: number of classes.
+        channels: image channels.
+        hidden: d of Eq. 6.
+        shortcut: as in :class:`~robustbench_aig.models.resnet.CifarResNet`.
+        norm: of its images; by default CIFAR-10's or ImageNet's.
+
+    Raises:
+        UsageError: the network cannot have that shortcut or that many channels.
+    """
+    return ConvNetAIG(resnet(arch, classes=classes, channels=channels, shortcut=shortcut, norm=norm), hidden)

@@ -64,13 +64,13 @@ def load(path: Path, name: str) -> tuple[nn.Module, checkpoints.Card]:
     """
     arch = architecture(name)
     tensors = rename(read(path), arch)
-    head = tensors.get("trunk.fc.weight" if arch.gated else "fc.weight")
+    head = tensors.get("trunk.fc.weight" if arch.family == "aig" else "fc.weight")
     if head is None:
         raise UserError(f"{path} has no final linear layer under a known name; it is no {name}.")
     options: dict[str, Any] = {"norm": [list(part) for part in _norm(arch, tensors)]}
     if arch.scale == "cifar" and not any(".downsample." in key for key in tensors):
         options["shortcut"] = "A"
-    stem = tensors.get("trunk.conv1.weight" if arch.gated else "conv1.weight")
+    stem = tensors.get("trunk.conv1.weight" if arch.family == "aig" else "conv1.weight")
     channels = 3 if stem is None else stem.shape[1]
     shape = (channels, *arch.image_shape[1:])
     try:
@@ -88,11 +88,11 @@ def load(path: Path, name: str) -> tuple[nn.Module, checkpoints.Card]:
 
 def rename(tensors: Mapping[str, Tensor], arch: Architecture) -> dict[str, Tensor]:
     """Our keys for the tensors of a foreign file."""
-    gates = {block: number for number, block in enumerate(_blocks(tensors))} if arch.gated else {}
+    gates = {block: number for number, block in enumerate(_blocks(tensors))} if arch.family == "aig" else {}
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         gate = _GATE.match(key)
-        if gate and arch.gated:
+        if gate and arch.family == "aig":
             block, part, leaf = gate.groups()
             part = "bn" if part == "fc1bn" else part
             matrix = value.flatten(1) if part != "bn" and leaf == "weight" else value

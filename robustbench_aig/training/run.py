@@ -111,7 +111,7 @@ def _finished(out: Path, card: Card, recipe: Recipe) -> Card | None:
 
 def complete(model: torch.nn.Module, card: Card, test: Dataset, out: Path, device: torch.device) -> Card:
     """Measure a trained network on the test images, write its final card and drop the resumable state."""
-    gated = find_architecture(card.architecture).gated
+    gated = find_architecture(card.architecture).dynamic
     for name, seed in (("deterministic", None), ("stochastic", card.seed)) if gated else (("plain", None),):
         accuracy, rates = evaluate(model, test, device=device, stochastic_seed=seed)
         card.accuracy["test_stochastic" if name == "stochastic" else "test"] = accuracy

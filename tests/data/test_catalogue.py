@@ -9,7 +9,9 @@ from robustbench_aig.errors import UsageError
 
 
 def test_names_need_no_torch() -> None:
-    code = "import sys; from robustbench_aig import data; list(data.registry.entries()); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from robustbench_aig import data; list(data.registry.entries()); sys.exit('torch' in sys.modules)"
+    )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
