@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.common.minimal import Minimal, Smallest, mean_margin
 from attacks.common.norms import per_image
 from attacks.common.search import Part, at_least
-from robustbench_aig.contracts.target import View
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.registry import register
 
 

@@ -4,7 +4,7 @@ from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row
 from benchmarks.subject import Subject
 from robustbench_aig.audit import cost
-from robustbench_aig.engine.epsilons import parse_epsilons
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 
 

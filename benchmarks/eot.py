@@ -9,10 +9,10 @@ from attacks.common.losses import Aim
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import Subject
 from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.network import frozen, is_dynamic
 from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.contracts.policy import Stochastic
-from robustbench_aig.contracts.target import Passes, Target, frozen
-from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.contracts.target import Passes, Target
 
 DRAWS = 20
 IMAGES = 12
@@ -21,12 +21,12 @@ IMAGES = 12
 
 def run(subject: Subject) -> list[Row]:
     """The sign of the mean gradient of the cross-entropy."""
-    network, gates = subject.gated.network, subject.gated.gates
-    assert isinstance(network, ConvNetAIG)
+    network = subject.gated.network
+    assert is_dynamic(network)
     images, labels, ids = subject.images[:IMAGES], subject.labels[:IMAGES], subject.ids[:IMAGES]
     rows = torch.arange(len(images), device=subject.device)
-    target = Target(network, Gating("stochastic"), gates, ids, rows, Passes.none(len(images), subject.device), 0)
-    noise = logistic(0, "craft", ids, gates, range(DRAWS)).to(subject.device)
+    target = Target(network, Gating("stochastic"), ids, rows, Passes.none(len(images), subject.device), 0)
+    noise = logistic(0, "craft", ids, len(network.layout), range(DRAWS)).to(subject.device)
 
     def passes() -> Tensor:
         total = torch.zeros_like(images)

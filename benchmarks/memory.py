@@ -11,10 +11,10 @@ from attacks.fgsm import FGSM
 from benchmarks.measure import Row
 from benchmarks.memory_peak import high_water
 from benchmarks.subject import Subject
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
 from robustbench_aig.device import resolve_device
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.errors import Prerequisite

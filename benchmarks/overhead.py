@@ -16,10 +16,10 @@ from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import EPSILONS, Subject
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Passes, frozen
 from robustbench_aig.engine.attackers import paths
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.sweep import DEFAULT_BATCH, sweep

@@ -42,7 +42,7 @@ def subject_of(
     images = load_dataset(data, data_dir=data_dir, download=download, limit=limit)
     where = resolve_device(device)
     plain, with_gates = load_model(model, where), load_model(gated, where)
-    if plain.gates or not with_gates.gates:
+    if plain.layout is not None or with_gates.layout is None:
         raise UsageError("give a model without gates by -m and one with gates by --gated.")
     subject = Subject(plain, with_gates, images, codec, data, data_dir, gated, where, repeats)
     for classifier in (plain, with_gates):

@@ -18,8 +18,7 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import frozen
 from robustbench_aig.engine.scoring import score
 from robustbench_aig.models.architectures import build
-from robustbench_aig.models.fused import fuse
-from robustbench_aig.models.macs import costs
+from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.resnet import Trunk
 
 DEPTHS = (20, 32, 56, 110)
@@ -64,7 +63,7 @@ def _attack(subject: Subject, attack: FGSM | PGD, images: int, epsilons: int) ->
 def _score(subject: Subject, images: int, draws: int) -> Answer:
     batch, labels, ids = subject.images[:images], subject.labels[:images], subject.ids[:images]
     gated = subject.gated
-    score(gated.network, Gating("stochastic"), gated.gates, NO_DEFENSE, batch, labels, ids, seed=0, draws=draws)
+    score(gated.network, Gating("stochastic"), NO_DEFENSE, batch, labels, ids, seed=0, draws=draws)
     return None
 
 
@@ -76,10 +75,11 @@ def _depths(subject: Subject, count: int) -> list[Row]:
     for depth in DEPTHS:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = fuse(build(f"resnet{depth}", classes=10, channels=images.shape[1]).eval()).requires_grad_(False)
+            trained = build(f"resnet{depth}", classes=10, channels=images.shape[1]).eval()
+        assert isinstance(trained, Trunk)
+        network = trained.fused().requires_grad_(False)
         network = network.to(subject.device).to(memory_format=torch.channels_last)
-        assert isinstance(network, Trunk)
-        sizes.append(costs(network, tuple(images.shape[1:])).ceiling)
+        sizes.append(full_macs(network, tuple(images.shape[1:])))
 
         def passes(network: Trunk = network) -> Answer:
             inputs = images.clone().requires_grad_()

@@ -69,14 +69,14 @@ class Subject:
         """The model as the static attacker sees it, for the first ``count`` images."""
         ids = self.ids[:count]
         rows = torch.arange(len(ids), device=self.device)
-        return Target(self.model.network, Gating("none"), 0, ids, rows, Passes.none(len(ids), self.device), 0)
+        return Target(self.model.network, Gating("none"), ids, rows, Passes.none(len(ids), self.device), 0)
 
     def fooled(self, crafted: Tensor) -> Tensor:
         """(E, N) bool on the CPU: the first N images as attacked (E, N, C, H, W), scored as a sweep does."""
         count = crafted.shape[1]
         labels, ids = self.labels[:count], self.ids[:count]
         parts = [
-            score(self.model.network, Gating("none"), 0, NO_DEFENSE, batch, labels, ids, seed=0, draws=1)
+            score(self.model.network, Gating("none"), NO_DEFENSE, batch, labels, ids, seed=0, draws=1)
             for batch in crafted
         ]
         return torch.stack([torch.from_numpy(~part.correct[0]) for part in parts])

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.margin import margin
-from robustbench_aig.contracts.target import Objective, Target, View
+from robustbench_aig.contracts.target import Objective, Target
 from robustbench_aig.errors import UsageError
 
 Loss = Literal["auto", "ce", "margin", "dlr"]

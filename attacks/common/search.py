@@ -15,7 +15,8 @@ from torch import Tensor
 
 from attacks.common.losses import Aim, Goal
 from robustbench_aig.contracts.attack import Attack
-from robustbench_aig.contracts.target import Target, View
+from robustbench_aig.contracts.forward import View
+from robustbench_aig.contracts.target import Target
 
 SELECT_DRAWS = 8
 """Draws that candidates for a random target are compared on, at least; one draw would choose by luck."""

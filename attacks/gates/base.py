@@ -18,13 +18,13 @@ from robustbench_aig.errors import UsageError
 
 
 def require_gates(target: Target, name: str) -> None:
-    """Refuse a model without gates.
+    """Refuse a model that decides nothing.
 
     Raises:
-        UsageError: it has none.
+        UsageError: it makes no decisions.
     """
-    if not target.gates or target.gating.kind == "none":
-        raise UsageError(f"attack '{name}' aims at gates, and this model has none; attack a ConvNet-AIG.")
+    if target.layout is None or target.gating.kind == "none":
+        raise UsageError(f"attack '{name}' aims at decisions, and this model makes none; attack a dynamic network.")
 
 
 def require_decisions(target: Target, name: str) -> None:

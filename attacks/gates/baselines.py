@@ -22,10 +22,11 @@ from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
 from attacks.gates.joint import PURPOSES, Aim, aim_goal
-from attacks.gates.objectives import Goal, trace_of
+from attacks.gates.objectives import Goal, extreme_route, trace_of
 from attacks.gates.optimiser import colour_shift
 from robustbench_aig.contracts.attack import Purpose
-from robustbench_aig.contracts.target import Target, View
+from robustbench_aig.contracts.forward import View
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
@@ -118,15 +119,14 @@ class LossGoal(Borrowed):
         return replace(self, sharpness=self.ladder[restart % len(self.ladder)]) if self.ladder else self
 
 
-def wanted_graph(aim: Goal, images: Tensor, gates: int) -> Tensor:
-    """(N, L) the decisions that an aim wants."""
-    rates = getattr(aim, "rates", None)
-    if isinstance(rates, Tensor):
-        return rates
+def wanted_graph(aim: Goal, target: Target, images: Tensor) -> Tensor:
+    """(N, L) the decisions that an aim wants; of an aim that wants none in particular, all that cost most."""
+    for name in ("rates", "route"):
+        wanted = getattr(aim, name, None)
+        if isinstance(wanted, Tensor):
+            return wanted
     inner = getattr(aim, "gates", None)
-    if isinstance(inner, Goal):
-        return wanted_graph(inner, images, gates)
-    return images.new_full((len(images), gates), 1.0 if getattr(aim, "sign", 1) > 0 else 0.0)
+    return wanted_graph(inner, target, images) if isinstance(inner, Goal) else extreme_route(target, images, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class GradAuto(Baseline):
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> HingeGoal:
         aim = self.aimed(target, images, labels)
-        return HingeGoal(aim, wanted_graph(aim, images, target.gates), self.conflict)
+        return HingeGoal(aim, wanted_graph(aim, target, images), self.conflict)
 
 
 @register("gates:ilfo", "baseline: probability hinge", paper="Haque et al. 2020", aims_at="compute")
@@ -183,7 +183,7 @@ class GradMDM(Baseline):
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> PowerGoal:
         aim = self.aimed(target, images, labels)
-        return PowerGoal(aim, wanted_graph(aim, images, target.gates))
+        return PowerGoal(aim, wanted_graph(aim, target, images))
 
 
 @register("gates:soft-twin", "baseline: cross-entropy on a soft twin", paper="Tao et al. 2024", aims_at="compute")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Compute
-from attacks.gates.objectives import Label, decision_shift
+from attacks.gates.objectives import Label, extreme_route, threshold_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
@@ -29,9 +29,9 @@ class _Compute(GateAttack):
         return Compute(
             sign=self.sign,
             label=wish,
+            route=extreme_route(target, images, self.sign),
             random=target.gating.stochastic,
-            gates=target.gates,
-            shift=decision_shift(target),
+            threshold=threshold_of(target),
         )
 
 

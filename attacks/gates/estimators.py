@@ -17,16 +17,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, logsigmoid
+from torch.nn.functional import cosine_similarity
 
 from attacks.common.norms import TINY
-from attacks.gates.objectives import Goal, decision_shift, even_weights, select, trace_of
-from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs, require_enumerable
+from attacks.gates.objectives import Goal, even_weights, layout_of, lead, select, threshold_of, trace_of
+from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes, require_enumerable
+from robustbench_aig.contracts.forward import View, policy_of
 from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.noise import Stage
 from robustbench_aig.contracts.policy import Forced, Policy, Relaxed
-from robustbench_aig.contracts.target import Target, View
-from robustbench_aig.contracts.trace import GateTrace
+from robustbench_aig.contracts.target import Target
+from robustbench_aig.errors import UsageError
 
 Estimator = Literal[
     "auto", "straight-through", "soft", "score-function", "local-expectation", "likeliest", "likely", "exact"
@@ -63,12 +65,15 @@ def resolve(estimator: Estimator, target: Target) -> Estimator:
     """What ``auto`` stands for.
 
     Raises:
-        UsageError: an estimator by enumeration for a model that cannot be enumerated.
+        UsageError: an estimator by enumeration for a model that cannot be enumerated, or one of single gates for
+            other decisions.
     """
     if estimator in LEAST:
-        require_enumerable(target.gates)
+        require_enumerable(target.layout)
+    if estimator == "local-expectation" and not layout_of(target).switches_only:
+        raise UsageError("estimator 'local-expectation' flips single gates; choose another for exits and experts.")
     if estimator == "auto":
-        return "likely" if target.gates <= LIMIT else "straight-through"
+        return "likely" if layout_of(target).count <= LIMIT else "straight-through"
     return estimator
 
 
@@ -103,7 +108,7 @@ def _estimate(
     target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator, draws: int
 ) -> Estimate:
     if goal.soft is not None:
-        policy = Relaxed(images.new_zeros(1, target.gates), 1 / goal.soft)
+        policy = Relaxed(images.new_zeros(1, len(layout_of(target))), 1 / goal.soft)
         once = replace(target, draws=1)
         values, gradient, _ = once.gradient(images, lambda view: _pull(goal, view, penalty).mean(0), step, policy)
         return Estimate(values, gradient)
@@ -146,7 +151,7 @@ def _along(target: Target, images: Tensor, goal: Goal, graphs: Tensor, penalty: 
         return Estimate(values, gradient)
     # gates decide one after the other, so theirs is this graph exactly if every margin along it is on its side
     trace = trace_of(view)
-    own = (trace.margin > decision_shift(target)).to(trace.open)
+    own = ((lead(trace, threshold_of(target)) > 0) & trace.reached).to(trace.open)
     return Estimate(values, gradient, _verdict(goal, View(view.logits, replace(trace, open=own))))
 
 
@@ -183,12 +188,12 @@ def _enumerated(
 ) -> tuple[View, Tensor]:
     """The graphs as a view of K = draws x G, and their weights (K, N)."""
     seen = target.seen(images, draws, stage, differentiable=differentiable)
-    every = enumerate_graphs(target.model, seen, least)
-    passes = every.work.view(len(draws), -1).sum(0).div(target.gates, rounding_mode="floor") + 1
+    assert is_dynamic(target.model)
+    every = enumerate_routes(target.model, seen, least)
+    passes = every.work.view(len(draws), -1).sum(0).div(layout_of(target).running, rounding_mode="floor") + 1
     target.spend(passes, passes if differentiable else 0)
     shape = (-1, len(images))
-    margin, opened = (tensor.reshape(*shape, target.gates) for tensor in (every.trace.margin, every.trace.open))
-    trace = GateTrace(margin, opened, every.trace.costs)
+    trace = every.trace.map(lambda part: part.reshape(*shape, part.shape[-1]))
     view = View(every.logits.view(*shape, every.logits.shape[-1]), trace)
     weights = every.log_prob.exp()
     return view, (weights / weights.sum(0)).view(shape) / len(draws)
@@ -221,8 +226,7 @@ def judge(target: Target, images: Tensor, goal: Goal, estimator: Estimator) -> t
 
 
 def _at_once(target: Target) -> int:
-    graphs: int = 2**target.gates
-    return max(1, GRAPHS_AT_ONCE // graphs)
+    return max(1, GRAPHS_AT_ONCE // layout_of(target).count)
 
 
 def _sampled(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int, estimator: Estimator) -> Estimate:
@@ -238,8 +242,7 @@ def _sampled(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: 
             surrogate = pull + (gain.detach() * trace.prob).sum(-1)
         else:
             others = (pull.sum(0) - pull) / max(1, len(pull) - 1)
-            log_prob = logsigmoid((2 * trace.open.detach() - 1) * trace.margin).sum(-1)
-            surrogate = pull + (pull - others).detach() * log_prob
+            surrogate = pull + (pull - others).detach() * trace.log_prob
         return (surrogate - surrogate.detach() + pull.detach()).mean(0)
 
     values, gradient, _ = bare.gradient(images, objective, step)
@@ -247,25 +250,25 @@ def _sampled(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: 
 
 
 @dataclass(frozen=True)
-class _Flipped:
+class _Flipped(Policy):
     """Decides as another policy, but the other way for one gate of each row."""
 
     policy: Policy
     gate: Tensor
-    hard = True
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        decisions = self.policy.decide(margins, first).to(margins.dtype)
-        own = torch.arange(first, first + margins.shape[1], device=margins.device)
-        return torch.where(self.gate[:, None] == own, 1 - decisions, decisions)
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self.policy.switch(unit, margin, rows) ^ (self.gate == unit)
+
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        raise AssertionError("only gates are flipped one at a time")
 
 
 def _flipping(target: Target, images: Tensor, goal: Goal, penalty: Tensor, step: int) -> Tensor:
     """(K, N, L) pull of the draws of a step if one gate had decided otherwise."""
-    n, gates = len(images), target.gates
+    n, gates = len(images), len(layout_of(target))
     rows = torch.arange(n, device=images.device).repeat(gates)
     many, draws = target.take(rows), target.draw_numbers(step)
-    policy = many.gating.policy(gates, many.seed, many.gradient_stage, many.ids, draws)
+    policy = policy_of(many.model, many.gating, many.named(many.gradient_stage, draws))
     assert policy is not None
     flipped = torch.arange(gates, device=images.device).repeat_interleave(n).repeat(len(draws))
     view = many.view(images[rows], many.gradient_stage, draws, _Flipped(policy, flipped))

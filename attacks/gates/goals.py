@@ -6,12 +6,11 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from attacks.common.losses import ce
-from attacks.gates.objectives import NEAR, SAFE, Goal, Label, block_weights, error, hinge, trace_of
+from attacks.gates.objectives import NEAR, SAFE, Goal, Label, error, hinge, lead, trace_of, unit_weights
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.margin import margin as class_margin
-from robustbench_aig.contracts.target import View
 
 Pull = Literal["margin", "probability", "nearest"]
 """On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more; and
@@ -48,35 +47,40 @@ class Compute(Labelled):
 
     Attributes:
         sign: 1 or -1.
-        random: gates are sampled, so that the pull is their probability of being open: the exact expected compute.
-        shift: what a margin must exceed.
+        route: (N, L) the route of most, or of fewest, multiply-adds.
+        random: decisions are sampled, so that the pull is their probability of running: the exact expected compute.
+        threshold: of thresholded decisions.
         pull: of hard gates; restarts alternate.
-        gates: how many there are.
         kappa: margin at which a gate is safe, so that the pull on it ends.
         along: run the gradient passes of hard gates along the graph with all gates open, or closed, and pull on the
             gate that is furthest from it.
     """
 
     sign: int
+    route: Tensor
     random: bool
-    gates: int
-    shift: float = 0.0
+    threshold: float = 0.5
     pull: Pull = "probability"
     kappa: float = NEAR
     along: bool = False
 
     def values(self, view: View) -> Tensor:
         trace = trace_of(view)
-        wanted = self.sign * (trace.margin - self.shift)
+        if self.random and trace.layout.routers:
+            return self.sign * (trace.running @ unit_weights(trace))
+        wanted = self.sign * lead(trace, self.threshold)
         reach = wanted if self.random else hinge(wanted, self.kappa)
         scores = torch.sigmoid(reach) if self.random or self.pull == "probability" else reach
-        return wanted.amin(-1) if self.along and not self.random else scores @ block_weights(trace)
+        if trace.layout.exits:  # what is not reached does not run
+            scores = torch.where(trace.reached, scores, float(self.sign < 0))
+        if self.along and not self.random and not (trace.layout.exits and self.pull == "margin"):
+            return wanted.amin(-1)
+        return scores @ unit_weights(trace)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         trace = trace_of(view)
-        # each gate's chance given the gates before it has the same mean as its decision, and less variance
-        opened = trace.prob if self.random else trace.open
-        return self.sign * ((opened @ block_weights(trace)) * weights).sum(0)
+        opened = trace.running if self.random else trace.open
+        return self.sign * ((opened @ unit_weights(trace)) * weights).sum(0)
 
     @property
     def enough(self) -> float:
@@ -92,8 +96,7 @@ class Compute(Labelled):
 
     @property
     def teacher(self) -> Tensor | None:
-        wanted = self.label.classes.new_full((len(self.label.classes), 1, self.gates), self.sign > 0)
-        return wanted.float() if self.along and not self.random else None
+        return self.route[:, None] if self.along and not self.random else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ class Route(Labelled):
         rates: (N, L) wanted chances of being open.
         random: gates are sampled; the pull is then minus the divergence of the rates from the chances, which along a
             wanted graph is its log-probability.
-        shift: what a margin must exceed.
+        threshold: of thresholded decisions.
         pull: of hard gates.
         kappa: margin at which a hard gate is safe, so that the pull on it ends.
         worst: pull on the gate that is furthest from its wish, in place of all of them.
@@ -117,17 +120,18 @@ class Route(Labelled):
 
     rates: Tensor
     random: bool
-    shift: float = 0.0
+    threshold: float = 0.5
     pull: Pull = "probability"
     kappa: float = NEAR
     worst: bool = False
     along: bool = False
 
     def values(self, view: View) -> Tensor:
-        margin = trace_of(view).margin
+        trace = trace_of(view)
         if self.random:
-            return (self.rates * logsigmoid(margin) + (1 - self.rates) * logsigmoid(-margin)).mean(-1)
-        wanted = (2 * self.rates - 1) * (margin - self.shift)
+            fit = self.rates * trace.log_run + (1 - self.rates) * trace.log_skip
+            return (torch.where(trace.reached, fit, 0.0) if trace.layout.exits else fit).mean(-1)
+        wanted = (2 * self.rates - 1) * lead(trace, self.threshold)
         if self.worst:
             return wanted.amin(-1)
         reach = hinge(wanted, self.kappa)
@@ -139,7 +143,7 @@ class Route(Labelled):
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         trace = trace_of(view)
-        chance = trace.prob if self.random else trace.open
+        chance = trace.running if self.random else trace.open
         if not self.is_graph:
             return 1 - ((chance * weights[..., None]).sum(0) - self.rates).abs().mean(-1)
         agreement = 1 - (chance - self.rates).abs().mean(-1)
@@ -219,9 +223,10 @@ class Stealth(Goal):
         labels: (N,) true classes.
         graphs: (N, T, L) graphs of the clean image in the gradient's draws.
         margins: (N, T, L) clean margins along them.
+        chances: (N, T, L) clean chances along them; (N, 0) where they are those of the margins.
         held: (N, S, L) graphs of the clean image in the selection draws: an attacked image keeps them draw by draw.
         random: gates are sampled.
-        shift: what a margin must exceed.
+        threshold: of thresholded decisions.
         kappa: hard gates keep at least this much of their margin, or what they had if that is less.
     """
 
@@ -231,9 +236,10 @@ class Stealth(Goal):
     labels: Tensor
     graphs: Tensor
     margins: Tensor
+    chances: Tensor
     held: Tensor
     random: bool
-    shift: float = 0.0
+    threshold: float = 0.5
     kappa: float = 0.02
 
     @property
@@ -256,14 +262,16 @@ class Stealth(Goal):
         return class_margin(view.logits, self.labels).clamp_max(1.0)
 
     def violation(self, view: View) -> Tensor | None:
-        margin, clean = trace_of(view).margin, self.margins.transpose(0, 1)
+        trace = trace_of(view)
+        clean = replace(trace, margin=self.margins.transpose(0, 1), chance=self._chances())
         if self.random:
-            chance = torch.sigmoid(clean)
-            divergence = chance * (logsigmoid(clean) - logsigmoid(margin))
-            return (divergence + (1 - chance) * (logsigmoid(-clean) - logsigmoid(-margin))).sum(-1)
+            chance = clean.prob
+            divergence = chance * (clean.log_run - trace.log_run)
+            divergence = divergence + (1 - chance) * (clean.log_skip - trace.log_skip)
+            return (torch.where(trace.reached, divergence, 0.0) if trace.layout.exits else divergence).sum(-1)
         sides = 2 * self.graphs.transpose(0, 1) - 1
-        floor = (sides * (clean - self.shift)).clamp_max(self.kappa)
-        return (floor - sides * (margin - self.shift)).relu().sum(-1)
+        floor = (sides * lead(clean, self.threshold)).clamp_max(self.kappa)
+        return (floor - sides * lead(trace, self.threshold)).relu().sum(-1)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
         wrong = view.logits.argmax(-1) != self.labels
@@ -272,6 +280,9 @@ class Stealth(Goal):
 
     def feasible(self, view: View, weights: Tensor) -> Tensor:
         return (weights * self._same(view)).sum(0) >= (0.5 if self.random else 1.0)
+
+    def _chances(self) -> Tensor | None:
+        return self.chances.transpose(0, 1) if self.chances.shape[1] else None
 
     def _same(self, view: View) -> Tensor:
         return (trace_of(view).open == self.held.transpose(0, 1)).all(-1)

@@ -13,9 +13,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.margin import margin as class_margin
-from robustbench_aig.contracts.target import Target, View
-from robustbench_aig.contracts.trace import GateTrace
+from robustbench_aig.contracts.network import costs_of, is_dynamic
+from robustbench_aig.contracts.target import Target
+from robustbench_aig.contracts.trace import Trace
+from robustbench_aig.contracts.units import Layout
 from robustbench_aig.errors import UsageError
 
 NEAR, SAFE = 0.03, 0.1
@@ -164,29 +167,57 @@ class Label:
         return (good * weights).sum(0) >= self.share - 1e-6
 
 
-def trace_of(view: View) -> GateTrace:
-    """The gate trace of a view.
+def trace_of(view: View) -> Trace:
+    """The trace of a view.
 
     Raises:
-        UsageError: the model has no gates.
+        UsageError: the model decides nothing.
     """
     if view.trace is None:
-        raise UsageError("this attack aims at gates, and the model has none; attack a ConvNet-AIG.")
+        raise UsageError("this attack aims at decisions, and the model makes none; attack a dynamic network.")
     return view.trace
 
 
-def block_weights(trace: GateTrace) -> Tensor:
-    """(L,) each block's share of the multiply-adds that gates can skip."""
-    blocks = trace.costs.blocks.to(trace.margin)
-    return blocks / blocks.sum()
+def unit_weights(trace: Trace) -> Tensor:
+    """(L,) each unit's share of the multiply-adds that decisions can skip."""
+    units = trace.costs.units.to(trace.margin)
+    return units / units.sum()
 
 
-def decision_shift(target: Target) -> float:
-    """What a margin must exceed for an open gate: 0, or the threshold's logit for deterministic gates (Eq. 12)."""
-    threshold = target.gating.threshold if target.gating.kind == "deterministic" else 0.5
-    return (
-        math.log(threshold) - math.log1p(-threshold) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
-    )
+def extreme_route(target: Target, images: Tensor, sign: int) -> Tensor:
+    """(N, L) the route of most (sign 1) or fewest (sign -1) multiply-adds.
+
+    Raises:
+        UsageError: every route costs the same.
+    """
+    layout = layout_of(target)
+    seen = target.seen(images[:1], [0], "select", differentiable=False)
+    assert is_dynamic(target.model)
+    costs = costs_of(target.model, tuple(seen.shape[1:]))
+    if costs.extreme(layout, 1) == costs.extreme(layout, -1):
+        raise UsageError("every route through this model costs the same, so no attack changes its compute.")
+    return layout.most(costs.units, sign).to(images).expand(len(images), -1)
+
+
+def layout_of(target: Target) -> Layout:
+    """The decisions of a target's network.
+
+    Raises:
+        UsageError: it makes none.
+    """
+    if target.layout is None:
+        raise UsageError("this attack aims at decisions, and the model makes none; attack a dynamic network.")
+    return target.layout
+
+
+def threshold_of(target: Target) -> float:
+    """The threshold of a target's gating: 0.5 unless it is deterministic with another (Eq. 12)."""
+    return target.gating.threshold if target.gating.kind == "deterministic" else 0.5
+
+
+def lead(trace: Trace, threshold: float) -> Tensor:
+    """(…, N, L) by how much each margin is on the side of running, under a threshold."""
+    return trace.margin if threshold == 0.5 else trace.margin - trace.layout.shift(threshold).to(trace.margin)
 
 
 def select(target: Target, images: Tensor) -> View:

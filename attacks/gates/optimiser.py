@@ -14,8 +14,9 @@ from attacks.common.norms import direction, random_point
 from attacks.gates.ascent import Best, Search, ascend
 from attacks.gates.estimators import judge, resolve
 from attacks.gates.objectives import Goal, trace_of
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Target, View
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UserError
 
 TWIN_STEPS = 20

@@ -53,7 +53,7 @@ def class_rates(target: Target, reference: Reference) -> Tensor:
     key = ("class rates", target.gating, target.seed, id(target.model), id(target.defense))
     if key not in reference.memory:
         trace = trace_of(select(on_reference(target, reference), reference.images))
-        chance = trace.prob if target.gating.stochastic else trace.open
+        chance = trace.running if target.gating.stochastic else trace.open
         count = max(int(reference.labels.max()) + 1, len(reference.classes))
         own = [chance.mean(0)[reference.labels == number].mean(0) for number in range(count)]
         reference.memory[key] = torch.stack(own)

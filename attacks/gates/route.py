@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Route
-from attacks.gates.objectives import Label, LabelMode, decision_shift, select, trace_of
+from attacks.gates.objectives import Label, LabelMode, layout_of, select, threshold_of, trace_of
 from attacks.gates.reference import class_rates, find_class, graph_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
@@ -46,23 +46,25 @@ class RouteTo(GateAttack):
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Route:
         rates, aim = self._rates(target, images)
         wish = Label.of(self.prediction, target, images, labels, aim)
-        return Route(rates=rates.to(images), label=wish, random=target.gating.stochastic, shift=decision_shift(target))
+        return Route(
+            rates=rates.to(images), label=wish, random=target.gating.stochastic, threshold=threshold_of(target)
+        )
 
     def _rates(self, target: Target, images: Tensor) -> tuple[Tensor, int | None]:
         """(N, L) wanted rates, and the class that they belong to."""
         kind, _, value = self.to.partition("/")
         if kind == "flip":
-            often = trace_of(select(target, images)).open.mean(0)
-            return (often <= 0.5).to(images), None
+            trace = trace_of(select(target, images))
+            return layout_of(target).opposite(trace.open.mean(0), trace.margin.mean(0)), None
         if kind == "image":
             return graph_of(target, value).expand(len(images), -1), None
         if kind == "class":
             reference, number = find_class(target, value)
             rates = class_rates(target, reference)[number]
             return rates.expand(len(images), -1), number
-        if len(self.to) != target.gates:
-            raise UsageError(
-                f"the target graph '{self.to}' has {len(self.to)} gates, this model has {target.gates}; "
-                "give one digit per gate."
-            )
-        return images.new_tensor([float(digit) for digit in self.to]).expand(len(images), -1), None
+        route, layout = [int(digit) for digit in self.to], layout_of(target)
+        wrong = layout.refusal(route)
+        if wrong is not None:
+            raise UsageError(f"the target graph '{self.to}' is not possible: {wrong}; give one digit per unit.")
+        wanted = images.new_tensor([float(digit) for digit in route])
+        return (wanted * layout.reached(wanted)).expand(len(images), -1), None

@@ -6,15 +6,16 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from attacks.common.losses import ce
 from attacks.gates.base import GateAttack, require_decisions
-from attacks.gates.objectives import Goal, decision_shift, error, hinge, trace_of
-from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs, graph_number
+from attacks.gates.objectives import Goal, error, hinge, layout_of, lead, threshold_of, trace_of
+from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes, route_number
+from robustbench_aig.contracts.forward import View, stacked
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.oracle import oracle
 from robustbench_aig.contracts.policy import Forced
-from robustbench_aig.contracts.target import Target, View, run
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
@@ -29,7 +30,7 @@ class ThroughGates(Goal):
         table: (N, 2^L, classes) logits of the clean images along every graph, or (N, 0) where there are too many.
         graphs: (N, T, L) graphs to route to.
         random: gates are sampled.
-        shift: what a margin must exceed.
+        threshold: of thresholded decisions.
         pull: the chance of an error, the cross-entropy of the draws, or the route to graph number ``choice``.
     """
 
@@ -39,7 +40,7 @@ class ThroughGates(Goal):
     table: Tensor
     graphs: Tensor
     random: bool
-    shift: float
+    threshold: float
     pull: Literal["error", "loss", "route"] = "error"
     choice: int = 0
     worst: bool = False
@@ -57,9 +58,10 @@ class ThroughGates(Goal):
 
     def values(self, view: View) -> Tensor:
         if self.pull == "route":
-            wanted = (2 * self.graphs[:, self.choice] - 1) * (trace_of(view).margin - self.shift)
+            trace, graph = trace_of(view), self.graphs[:, self.choice]
             if self.random:
-                return logsigmoid(wanted).sum(-1)
+                return replace(trace, open=graph.expand_as(trace.margin)).log_prob
+            wanted = (2 * graph - 1) * lead(trace, self.threshold)
             return wanted.amin(-1) if self.worst else hinge(wanted, 1.0).mean(-1)
         logits = self._along(view)
         if self.pull == "error" and not logits.requires_grad:
@@ -82,14 +84,18 @@ class ThroughGates(Goal):
     def _along(self, view: View) -> Tensor:
         """(K, N, classes) logits of the clean images along a view's graphs; differentiable if its decisions are."""
         opened = trace_of(view).open
-        draws, n = opened.shape[:2]
+        draws = len(opened)
         if self.table.shape[1] and not opened.requires_grad:
-            index = graph_number(opened).transpose(0, 1)[..., None].expand(-1, -1, self.table.shape[2])
+            index = (
+                route_number(layout_of(self.target), opened)
+                .transpose(0, 1)[..., None]
+                .expand(-1, -1, self.table.shape[2])
+            )
             return self.table.gather(1, index).transpose(0, 1)
         seen = self.target.seen(self.clean, list(range(draws)), "select", differentiable=False)
-        logits, _ = run(self.target.model, seen, Forced(opened.flatten(0, 1)))
+        view = stacked(self.target.model, seen, Forced(opened.flatten(0, 1)), draws)
         self.target.spend(draws, draws if opened.requires_grad else 0)
-        return logits.view(draws, n, -1)
+        return view.logits
 
 
 @register(
@@ -113,25 +119,30 @@ class Through(GateAttack):
         require_decisions(target, self.name)
         seen = target.seen(images, [0], "select", differentiable=False)
         table = images.new_zeros(len(images), 0, 1)
-        if target.gates <= LIMIT:
+        layout, model = layout_of(target), target.model
+        assert is_dynamic(model)
+        if layout.count <= LIMIT:
             with torch.no_grad():
-                parts = [enumerate_graphs(target.model, part) for part in seen.split(8)]
+                parts = [enumerate_routes(model, part) for part in seen.split(8)]
             table = torch.cat([part.logits for part in parts], 1).transpose(0, 1)
-            target.spend(torch.cat([part.work for part in parts]) // target.gates + 1)
-        found = oracle(target.model, seen, labels, self.AIMS, _reach_scale(target, images, self.norm))
-        random, shift = target.gating.stochastic, decision_shift(target)
-        return ThroughGates(labels, images, target, table, found.graphs, random, shift)
+            target.spend(torch.cat([part.work for part in parts]) // layout.running + 1)
+        found = oracle(model, seen, labels, self.AIMS, _reach_scale(target, images, self.norm))
+        random = target.gating.stochastic
+        return ThroughGates(labels, images, target, table, found.graphs, random, threshold_of(target))
 
 
 def _reach_scale(target: Target, images: Tensor, norm: str) -> Tensor:
     """(N, L) one over the dual norm of each gate's margin gradient: the budget that a unit of margin costs."""
     columns = []
-    for gate in range(target.gates):
+    layout = layout_of(target)
+    # behind an exit there is nothing to differentiate, unless the image is sent on
+    policy = Forced(images.new_ones(1, len(layout))) if layout.exits and not layout.routers else None
+    for unit in range(len(layout)):
 
-        def one(view: View, gate: int = gate) -> Tensor:
-            return trace_of(view).margin[..., gate].mean(0)
+        def one(view: View, unit: int = unit) -> Tensor:
+            return trace_of(view).margin[..., unit].mean(0)
 
-        _, gradient, _ = target.gradient(images, one)
+        _, gradient, _ = target.gradient(images, one, policy=policy)
         flat = gradient.flatten(1)
         columns.append(1 / (flat.abs().sum(1) if norm == "linf" else flat.norm(dim=1)).clamp_min(1e-12))
     return torch.stack(columns, 1)

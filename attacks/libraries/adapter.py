@@ -9,7 +9,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,9 +20,10 @@ from attacks.common.norms import per_image
 from attacks.libraries.capability import Capability, Request
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.crafting import SLACK
+from robustbench_aig.contracts.forward import Draws, forward
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.noise import uniform
-from robustbench_aig.contracts.policy import Stochastic
-from robustbench_aig.contracts.target import Target, defense_noise, frozen, run
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
 
 _SHARED = -1
@@ -57,10 +58,7 @@ class Attackable(nn.Module):
         self.anchor = nn.Parameter(torch.zeros((), device=images.device), requires_grad=False)
         self.target, self._capability = target, capability
         self._draws = range(target.draws if target.stochastic else 1)
-        shared = torch.tensor([_SHARED], device=images.device)
-        self._shared = shared
-        stage = target.gradient_stage
-        self._defense_noise = defense_noise(target.defense, target.seed, stage, shared, self._draws, images[:1])
+        self._shared = torch.tensor([_SHARED], device=images.device)
         self._forwards = self._backwards = self._gradients = self._stalled = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,29 +88,19 @@ class Attackable(nn.Module):
             counter.index_add_(0, rows, share + (torch.arange(len(rows), device=rows.device) < rest).long())
 
     def _logits(self, images: Tensor, differentiable: bool) -> Tensor:
-        count, rows = len(self._draws), len(images)
-        if self._defense_noise is None:
-            images = self._defend(images, None, differentiable)
-        copies = images.expand(count, *images.shape).flatten(0, 1) if count > 1 else images
-        if self._defense_noise is not None:
-            copies = self._defend(copies, self._defense_noise.repeat_interleave(rows, 0), differentiable)
-        logits, _ = run(self.target.model, copies, self._policy(rows, differentiable))
-        logits = logits.view(count, rows, -1)
-        return logits[0] if count == 1 else logits.log_softmax(-1).logsumexp(0) - float(np.log(count))
-
-    def _defend(self, images: Tensor, noise: Tensor | None, differentiable: bool) -> Tensor:
-        defense, surrogate = self.target.defense, self.target.surrogate
-        return defense.surrogate(surrogate, images, noise) if differentiable and surrogate else defense(images, noise)
-
-    def _policy(self, rows: int, differentiable: bool) -> Any:
         target = self.target
-        gradient = target.gate_gradient if differentiable else "none"
-        policy = target.gating.policy(
-            target.gates, target.seed, target.gradient_stage, self._shared, self._draws, gradient
+        draws = Draws(target.seed, target.gradient_stage, self._shared, self._draws, shared=len(images))
+        view = forward(
+            target.model,
+            target.gating,
+            images,
+            draws,
+            defense=target.defense,
+            surrogate=target.surrogate if differentiable else None,
+            gradient=target.gate_gradient if differentiable else "none",
         )
-        if isinstance(policy, Stochastic):
-            return replace(policy, noise=policy.noise.repeat_interleave(rows, 0))
-        return policy
+        count, logits = len(self._draws), view.logits
+        return logits[0] if count == 1 else logits.log_softmax(-1).logsumexp(0) - float(np.log(count))
 
     def _watch(self, images: Tensor, logits: Tensor) -> None:
         """Count what the backward passes through this forward pass ask and get."""

@@ -73,7 +73,7 @@ def network() -> nn.Module:
 def target(model: nn.Module, count: int) -> Target:
     """The bare network, as an attacker who knows it sees it."""
     rows = torch.arange(count)
-    return Target(model, Gating("none"), 0, rows, rows, Passes.none(count), seed=0)
+    return Target(model, Gating("none"), rows, rows, Passes.none(count), seed=0)
 
 
 def attempt(name: str, model: nn.Module, count: int = 3) -> tuple[Target, Crafted]:

@@ -34,7 +34,7 @@ def audit(
         images: how many the full tier tries again.
     """
     from robustbench_aig.audit.context import Context
-    from robustbench_aig.contracts.target import frozen
+    from robustbench_aig.contracts.network import frozen
 
     context = Context(folder, cells, settings, tier, weights, images)
     findings: list[Finding] = []

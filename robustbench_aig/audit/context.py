@@ -14,10 +14,11 @@ from robustbench_aig.audit import state
 from robustbench_aig.audit.cells import Contestant, oracle
 from robustbench_aig.audit.check import Tier
 from robustbench_aig.contracts.crafting import craft
+from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.noise import Stage
-from robustbench_aig.contracts.target import Passes, Target, mean_margin, run
-from robustbench_aig.contracts.trace import GateTrace
+from robustbench_aig.contracts.target import Passes, Target, mean_margin
+from robustbench_aig.contracts.trace import Trace
 from robustbench_aig.engine.attackers import paths
 from robustbench_aig.engine.plan import Cell, Settings
 from robustbench_aig.engine.scoring import score_cell
@@ -202,11 +203,11 @@ class Context:
             counts.append(score_cell(cell, images[part], self.labels[part], self.ids[part], stage).count)
         return np.concatenate(counts) / cell.scoring_draws
 
-    def view(self, cell: Cell, images: Tensor, ids: Tensor, draw: int = 0) -> tuple[Tensor, GateTrace | None]:
+    def view(self, cell: Cell, images: Tensor, ids: Tensor, draw: int = 0) -> tuple[Tensor, Trace | None]:
         """Logits and trace of one scoring draw of the bare model."""
         with torch.no_grad():
-            policy = cell.gating.policy(cell.model.gates, cell.seed, "score", ids, [draw])
-            return run(cell.model.network, images, policy)
+            view = forward(cell.model.network, cell.gating, images, Draws(cell.seed, "score", ids, [draw]))
+        return view.logits[0], None if view.trace is None else view.trace.map(lambda part: part[0])
 
     def _rerun(self, cell: Cell) -> Rerun:
         """Attack the tried images as the sweep does: every path, and per image the one that is right least often.

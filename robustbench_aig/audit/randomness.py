@@ -15,9 +15,10 @@ from robustbench_aig.audit.steps import ascend, per_pixel
 from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.network import run
 from robustbench_aig.contracts.noise import Stage, uniform
 from robustbench_aig.contracts.policy import Forced
-from robustbench_aig.contracts.target import Target, run
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.statistics.comparisons import compare, strongest_difference
 
 FROZEN_STEPS = 10
@@ -183,11 +184,12 @@ def policy(context: Context) -> Iterator[Result]:
     """R6: gates do what the policy says, whatever the training flag, which attack libraries flip."""
     for contestant in context.contestants:
         cell = contestant.clean
-        if not cell.model.gates:
+        layout = cell.model.layout
+        if layout is None:
             continue
         images, ids = context.images[:16], context.ids[:16]
-        network, gates = cell.model.network, cell.model.gates
-        graph = (torch.arange(gates, device=images.device) % 2).float().expand(len(images), gates)
+        network = cell.model.network
+        graph = layout.middle().to(images.device).expand(len(images), -1)
         with torch.no_grad():
             forced = run(network, images, Forced(graph))[1]
             trace = context.view(cell, images, ids)[1]

@@ -120,9 +120,9 @@ def sweep(**given: Any) -> int:
 def settings_of(given: Mapping[str, Any]) -> "Settings":
     """The grid that the options of a sweep describe, tried on a few images."""
     given = {**given, **PAPER} if given["protocol"] else given
+    from robustbench_aig.contracts.epsilons import parse_epsilons
     from robustbench_aig.contracts.gating import Gating
     from robustbench_aig.data import load_dataset
-    from robustbench_aig.engine.epsilons import parse_epsilons
     from robustbench_aig.models.resolve import check_name, load_models
 
     epsilons = parse_epsilons(given["eps"])

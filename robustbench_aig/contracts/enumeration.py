@@ -1,152 +1,231 @@
-"""Enumeration: the graphs that sampled gates can draw, with their probabilities and outcomes.
+"""Enumeration: the routes that sampled decisions can draw, with their probabilities and outcomes.
 
-Sampled gates decide one after the other, gate l open with probability sigmoid(margin_l(x, g_1 … g_(l-1))), so P(g | x)
-is the product over the gates, and an expectation over gates is a sum of 2^L terms that autograd differentiates.
-Graphs that begin alike share their beginning: all of them together cost (2^L - 1) / L forward passes, not 2^L.
-Beginnings
-that are too unlikely can be left out; what is left is then known to hold all but so much of the probability.
+Decisions are sampled one after the other, each from its own chance given those before it, so P(g | x) of a route g is
+the product over its decisions, and an expectation over routes is a finite sum that autograd differentiates. Routes that
+begin alike share their beginning in a stepwise network: with L switches all of them together cost (2^L - 1) / L forward
+passes, not 2^L. Beginnings that are too unlikely can be left out; what is left is then known to hold all but so much of
+the probability. Of other networks, every route is forced in a pass of its own.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from robustbench_aig.contracts.network import Dynamic, State, Stepwise, costs_of, route_margin, take
 from robustbench_aig.contracts.policy import Forced
-from robustbench_aig.contracts.trace import Costs, GateTrace
+from robustbench_aig.contracts.trace import Costs, Trace
+from robustbench_aig.contracts.units import Exit, Layout, Router
 from robustbench_aig.errors import UsageError
 
-LIMIT = 10
-"""Most gates that are enumerated: 1024 graphs per image."""
+LIMIT = 1024
+"""Most routes that are enumerated: ten switches."""
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The graphs of N images.
+    """The routes of N images.
 
-    Complete, there are G = 2^L, and in graph number g gate l is open if bit l of g is set. Otherwise G is the largest
-    number kept for any image, and the others are filled up with graphs of log-probability -inf.
+    Complete, there are G = ``layout.count`` routes in the order of :meth:`.units.Layout.routes`. Otherwise G is the
+    largest number kept for any image, and the others are filled up with routes of log-probability -inf.
 
     Attributes:
         logits: (G, N, classes).
-        trace: margins along each graph and its decisions, (G, N, L).
-        log_prob: (G, N), log P(g | x) of sampled gates; sums to one over the graphs if complete.
-        work: (N,) int64 residual branches run for each image; L of them are a forward pass.
+        trace: margins along each route and its decisions, (G, N, L).
+        log_prob: (G, N), log P(g | x) of sampled decisions; sums to one over the routes if complete.
+        work: (N,) int64 units run for each image; ``layout.running`` of them are a forward pass.
     """
 
     logits: Tensor
-    trace: GateTrace
+    trace: Trace
     log_prob: Tensor
     work: Tensor
 
     @property
     def mass(self) -> Tensor:
-        """(N,) probability of the graphs that were kept."""
+        """(N,) probability of the routes that were kept."""
         return self.log_prob.detach().exp().sum(0)
 
 
-def require_enumerable(gates: int) -> None:
+def require_enumerable(layout: Layout | None) -> None:
     """Refuse what cannot be enumerated.
 
     Raises:
-        UsageError: no gates, or more than :data:`LIMIT`.
+        UsageError: no decisions, or more than :data:`LIMIT` routes.
     """
-    if not gates:
-        raise UsageError("only a model with gates has graphs to enumerate; choose a ConvNet-AIG.")
-    if gates > LIMIT:
+    if layout is None:
         raise UsageError(
-            f"exact enumeration goes up to {LIMIT} gates, this model has {gates}; choose another estimator."
+            "only a network that decides has routes to enumerate; choose one with gates, exits or experts."
+        )
+    if layout.count > LIMIT:
+        number = f"{layout.count:,}" if layout.count < 10**6 else f"more than a million ({len(layout)} units)"
+        raise UsageError(
+            f"exact enumeration goes up to {LIMIT} routes, this model has {number}; choose another estimator."
         )
 
 
-def all_graphs(gates: int) -> Tensor:
-    """(2^L, L) float32: row g holds the bits of g, gate 0 the lowest."""
-    numbers = torch.arange(2**gates)[:, None]
-    return (numbers >> torch.arange(gates) & 1).float()
-
-
-def graph_number(graphs: Tensor) -> Tensor:
-    """(…,) int64 row of :func:`all_graphs` for graphs (…, L)."""
-    return (graphs > 0.5).long() @ (2 ** torch.arange(graphs.shape[-1], device=graphs.device))
+def route_number(layout: Layout, routes: Tensor) -> Tensor:
+    """(…,) int64 row of :meth:`.units.Layout.routes` for routes (…, L)."""
+    bits = (routes > 0.5).long()
+    powers = 2 ** torch.arange(routes.shape[-1], device=routes.device)
+    if layout.switches_only:
+        return bits @ powers
+    known = (layout.routes().to(routes.device) > 0.5).long() @ powers
+    order = known.argsort()
+    return order[torch.searchsorted(known[order], bits @ powers)]
 
 
 @dataclass
 class _Paths:
-    """R beginnings of graphs: features, whose image each is of, log-probability, margins and decisions so far."""
+    """R beginnings of routes: state, whose image each is of, log-probability, margins, chances and decisions so far."""
 
-    x: Tensor
+    state: State
     image: Tensor
     log_prob: Tensor
     margin: Tensor
+    chance: Tensor
     opened: Tensor
 
+    def take(self, rows: Tensor) -> "_Paths":
+        return _Paths(
+            take(self.state, rows),
+            *(part[rows] for part in (self.image, self.log_prob, self.margin, self.chance, self.opened)),
+        )
 
-def enumerate_graphs(model: nn.Module, images: Tensor, least: float = 0.0) -> Enumeration:
-    """Run graphs on images (N, C, H, W); differentiable where gradients are on.
+
+def enumerate_routes(network: Dynamic, images: Tensor, least: float = 0.0) -> Enumeration:
+    """Run routes on images (N, C, H, W); differentiable where gradients are on.
 
     Args:
-        model: a ConvNet-AIG in eval mode.
+        network: in eval mode.
         images: in [0, 1].
-        least: leave out every beginning of a probability below this; with 0 no graph is left out.
+        least: leave out every beginning of a probability below this; with 0 no route is left out.
 
     Raises:
-        UsageError: the model has no gates or too many.
+        UsageError: the network has too many routes.
     """
-    units: list[nn.Module] = list(getattr(model, "gates", ()))
-    require_enumerable(len(units))
-    trunk, n = model.trunk, len(images)
-    with torch.no_grad():
-        idle = Forced(images.new_zeros(1, len(units)))
-        costs = model.traced(images[:1], idle)[1].costs  # type: ignore[operator]
+    layout = network.layout
+    require_enumerable(layout)
+    if not isinstance(network, Stepwise):
+        return _forced(network, images)
+    n = len(images)
     none = images.new_empty(n, 0)
     numbers = torch.arange(n, device=images.device)
-    paths = _Paths(trunk.stem(images), numbers, images.new_zeros(n), none, none)  # type: ignore[operator, union-attr]
+    paths = _Paths(network.begin(images), numbers, images.new_zeros(n), none, none, none)
     work = torch.zeros_like(numbers)
-    for block, gate in zip(trunk.blocks, units, strict=True):  # type: ignore[union-attr, arg-type]
-        paths = _grow(paths, block, gate, math.log(least) if least else -math.inf, work)
-    return _arrange(paths, trunk.head(paths.x), n, costs, work, complete=not least)  # type: ignore[operator, union-attr]
+    threshold = math.log(least) if least else -math.inf
+    ended: list[tuple[_Paths, Tensor]] = []
+    for number in range(len(layout.decisions)):
+        paths = _grow(network, number, paths, threshold, work, ended)
+    ended.append((paths, network.answer(paths.state)))
+    return _arrange(layout, ended, n, costs_of(network, tuple(images.shape[1:])), work, complete=not least)
 
 
-def _grow(paths: _Paths, block: nn.Module, gate: nn.Module, least: float, work: Tensor) -> _Paths:
-    """Both continuations of every path through a block, less those that are too unlikely."""
-    margin = gate(paths.x)[:, 0]
-    shut, wide = paths.log_prob + logsigmoid(-margin), paths.log_prob + logsigmoid(margin)
-    # the likelier continuation of a path that was kept stays, so that no image runs out of graphs
-    closed = ((shut > least) | (margin <= 0)).nonzero()[:, 0]
-    opened = ((wide > least) | (margin > 0)).nonzero()[:, 0]
-    work.index_add_(0, paths.image[opened], torch.ones_like(opened))
-    shortcut = block.shortcut(paths.x)  # type: ignore[operator]
-    run = shortcut[opened] + block.residual(paths.x[opened])  # type: ignore[operator]
-    both = torch.cat([closed, opened])
-    decisions = torch.cat([margin.new_zeros(len(closed)), margin.new_ones(len(opened))])
-    return _Paths(
-        block.finish(torch.cat([shortcut[closed], run])),  # type: ignore[operator]
-        paths.image[both],
-        torch.cat([shut[closed], wide[opened]]),
-        torch.cat([paths.margin[both], margin[both, None]], 1),
-        torch.cat([paths.opened[both], decisions[:, None]], 1),
-    )
-
-
-def _arrange(paths: _Paths, logits: Tensor, n: int, costs: Costs, work: Tensor, *, complete: bool) -> Enumeration:
-    """Lay the paths out as (G, N, …), each image's graphs in one column."""
-    gates = paths.opened.shape[1]
-    if complete:
-        place, height = graph_number(paths.opened), int(2**gates)
+def _grow(
+    network: Stepwise, number: int, paths: _Paths, least: float, work: Tensor, ended: list[tuple[_Paths, Tensor]]
+) -> _Paths:
+    """Every continuation of every path through a step, less those that are too unlikely."""
+    decision = network.layout.decisions[number]
+    score = network.score(number, paths.state)
+    if isinstance(decision, Router):
+        choices, log_chance = _choices(score, decision.chosen)
+        margin, chance = route_margin(score, decision.chosen), (decision.chosen * score.softmax(-1)).clamp_max(1.0)
     else:
-        order = paths.image.argsort(stable=True)
-        counts = paths.image.bincount(minlength=n)
+        own = -score if isinstance(decision, Exit) else score
+        choices = score.new_tensor([[0.0], [1.0]])
+        log_chance = torch.stack([logsigmoid(-own), logsigmoid(own)], 1)
+        margin, chance = own[:, None], torch.sigmoid(own)[:, None]
+    log_prob = paths.log_prob[:, None] + log_chance
+    # the likeliest continuation of a path that was kept stays, so that no image runs out of routes
+    best = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, log_prob.argmax(1, keepdim=True), True)
+    choice, row = ((log_prob > least) | best).T.nonzero(as_tuple=True)
+    bits = choices[choice]
+    work.index_add_(0, paths.image[row], bits.sum(1).long())
+    grown = paths.take(row)
+    grown.log_prob = log_prob[row, choice]
+    grown.margin = torch.cat([grown.margin, margin[row]], 1)
+    grown.chance = torch.cat([grown.chance, chance[row]], 1)
+    grown.opened = torch.cat([grown.opened, bits], 1)
+    if isinstance(decision, Exit):
+        gone, kept = (choice == 0).nonzero()[:, 0], (choice == 1).nonzero()[:, 0]
+        left = grown.take(gone)
+        ended.append((left, network.answer(left.state)))
+        grown, bits = grown.take(kept), bits[kept]
+    taken = bits > 0.5
+    grown.state = network.advance(number, grown.state, taken if isinstance(decision, Router) else taken[:, 0])
+    return grown
+
+
+def _choices(scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
+    """Every choice of a router (G, E), and its log-probability (R, G) under Gumbel top-k: the sum over the orders in
+    which its units can be drawn without replacement (Plackett-Luce; Kool et al. 2019, Eq. 7)."""
+    experts = scores.shape[1]
+    sets = list(combinations(range(experts), chosen))
+    bits = scores.new_zeros(len(sets), experts)
+    found = []
+    for number, choice in enumerate(sets):
+        bits[number, list(choice)] = 1
+        orders = []
+        for order in permutations(choice):
+            total = scores.new_zeros(len(scores))
+            left = scores
+            for expert in order:
+                total = total + scores[:, expert] - left.logsumexp(1)
+                left = left.index_fill(1, torch.tensor([expert], device=scores.device), -torch.inf)
+            orders.append(total)
+        found.append(torch.stack(orders).logsumexp(0))
+    return bits, torch.stack(found, 1)
+
+
+def _arrange(
+    layout: Layout, ended: list[tuple[_Paths, Tensor]], n: int, costs: Costs, work: Tensor, *, complete: bool
+) -> Enumeration:
+    """Lay the paths out as (G, N, …), each image's routes in one column."""
+
+    def whole(name: str) -> Tensor:
+        parts = [getattr(paths, name) for paths, _ in ended]
+        if parts[0].ndim == 2:
+            parts = [torch.nn.functional.pad(part, (0, len(layout) - part.shape[1])) for part in parts]
+        return torch.cat(parts)
+
+    image, opened = whole("image"), whole("opened")
+    if complete:
+        place, height = route_number(layout, opened), layout.count
+    else:
+        order = image.argsort(stable=True)
+        counts = image.bincount(minlength=n)
         first = counts.cumsum(0) - counts
         place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device) - first[paths.image[order]]
+        place[order] = torch.arange(len(order), device=order.device) - first[image[order]]
         height = int(counts.max())
-    at = (place, paths.image)
+    at = (place, image)
 
     def table(values: Tensor, filling: float = 0.0) -> Tensor:
         empty = values.new_full((height, n, *values.shape[1:]), filling)
         return empty.index_put(at, values)
 
-    trace = GateTrace(table(paths.margin), table(paths.opened), costs)
-    return Enumeration(table(logits), trace, table(paths.log_prob, -math.inf), work)
+    chance = table(whole("chance")) if layout.routers else None
+    trace = Trace(table(whole("margin")), table(opened), costs, layout, chance)
+    logits = torch.cat([part for _, part in ended])
+    return Enumeration(table(logits), trace, table(whole("log_prob"), -math.inf), work)
+
+
+def _forced(network: Dynamic, images: Tensor) -> Enumeration:
+    """Every route of any network, each forced in a pass of its own."""
+    layout, n = network.layout, len(images)
+    routes = layout.routes().to(images)
+    passed = [network.traced(images, Forced(route[None])) for route in routes]
+    trace = Trace.join([found for _, found in passed], torch.stack)
+    chance = trace.prob
+    own = torch.where(trace.open > 0.5, chance, 1 - chance).log()
+    for span, chosen in layout.routers:
+        if chosen > 1:
+            raise UsageError("routes with several units of a router are enumerated in stepwise networks alone.")
+        own[..., span] = torch.where(trace.open[..., span] > 0.5, chance[..., span].log(), 0.0)
+    log_prob = torch.where(layout.reached(trace.open), own, 0.0).sum(-1)
+    work = torch.full((n,), len(routes) * layout.running, device=images.device, dtype=torch.int64)
+    trace = replace(trace, open=routes[:, None].expand(-1, n, -1).contiguous())
+    return Enumeration(torch.stack([logits for logits, _ in passed]), trace, log_prob, work)

@@ -1,6 +1,5 @@
-"""How a model's gates decide during an evaluation: a name that turns into policies for given images and draws."""
+"""How a model decides during an evaluation: a name that turns into policies."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +8,6 @@ from robustbench_aig.errors import UsageError, unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustbench_aig.contracts.noise import Stage
     from robustbench_aig.contracts.policy import Gradient, Policy
 
 KINDS = ("none", "deterministic", "stochastic", "expected")
@@ -52,26 +50,18 @@ class Gating:
         """Whether two draws can differ."""
         return self.kind == "stochastic"
 
-    def policy(
-        self, gates: int, seed: int, stage: "Stage", ids: "Tensor", draws: Sequence[int], gradient: "Gradient" = "none"
-    ) -> "Policy | None":
-        """The policy for ``len(draws)`` stacked copies of the images ``ids`` (draw-major rows); None without gates.
+    def policy(self, noise: "Tensor | None", gradient: "Gradient" = "none") -> "Policy":
+        """The policy for a batch.
 
         Args:
-            gates: number of gates.
-            seed: the run's seed.
-            stage: what the draws are for.
-            ids: (N,) image ids.
-            draws: draw numbers.
-            gradient: how decisions pass gradients.
+            noise: (N, L) logistic noise, for sampled decisions alone.
+            gradient: how hard decisions pass gradients.
         """
-        from robustbench_aig.contracts.noise import logistic
         from robustbench_aig.contracts.policy import Deterministic, Expected, Stochastic
 
-        if self.kind == "none":
-            return None
         if self.kind == "expected":
             return Expected()
         if self.kind == "deterministic":
             return Deterministic(self.threshold, gradient)
-        return Stochastic(logistic(seed, stage, ids, gates, draws).flatten(0, 1).to(ids.device), gradient)
+        assert noise is not None
+        return Stochastic(noise, gradient)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustbench_aig.contracts.enumeration import LIMIT, enumerate_graphs
+from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes
 from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.network import Dynamic
 from robustbench_aig.contracts.policy import Deterministic, Forced
-from robustbench_aig.contracts.target import run
 
 BEAM, DEPTH = 8, 4
 AT_ONCE = 4096
@@ -38,27 +38,28 @@ class Oracle:
 
 
 @torch.no_grad()
-def oracle(model: nn.Module, images: Tensor, labels: Tensor, keep: int, scale: Tensor | None = None) -> Oracle:
-    """Search the graphs of images (N, C, H, W): all of them up to ten gates, else a beam of flips.
+def oracle(model: Dynamic, images: Tensor, labels: Tensor, keep: int, scale: Tensor | None = None) -> Oracle:
+    """Search the routes of images (N, C, H, W): all of them up to :data:`.enumeration.LIMIT`, else a beam of flips.
 
     The beam starts at the graph of the deterministic gates and flips one gate at a time, keeping the 8 graphs of
     largest margin towards a wrong class, four flips deep; finding nothing then proves nothing.
 
     Args:
-        model: a ConvNet-AIG in eval mode.
+        model: in eval mode.
         images: what the model sees.
         labels: (N,).
         keep: T, at most.
         scale: (N, L) what a unit of margin costs at each gate, such as one over the norm of its gradient; by default 1.
     """
-    gates = len(model.gates)  # type: ignore[arg-type]
+    layout = model.layout
+    gates, complete = len(layout), layout.count <= LIMIT
     cost = images.new_ones(len(images), gates) if scale is None else scale
-    if gates <= LIMIT:
-        parts = [_all(model, images[rows], labels[rows], keep, cost[rows]) for rows in _chunks(images, 2**gates)]
+    if complete:
+        parts = [_all(model, images[rows], labels[rows], keep, cost[rows]) for rows in _chunks(images, layout.count)]
     else:
         parts = [_beam(model, images[rows], labels[rows], keep, cost[rows]) for rows in _chunks(images, BEAM * gates)]
     graphs, wrong, reach = (torch.cat([part[number] for part in parts]) for number in range(3))
-    return Oracle(graphs, wrong, reach, gates <= LIMIT)
+    return Oracle(graphs, wrong, reach, complete)
 
 
 def _chunks(images: Tensor, copies: int) -> tuple[Tensor, ...]:
@@ -66,27 +67,24 @@ def _chunks(images: Tensor, copies: int) -> tuple[Tensor, ...]:
     return chunks
 
 
-def _all(model: nn.Module, images: Tensor, labels: Tensor, keep: int, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    every = enumerate_graphs(model, images)
+def _all(model: Dynamic, images: Tensor, labels: Tensor, keep: int, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    every = enumerate_routes(model, images)
     graphs = every.trace.open.transpose(0, 1)
     return _best(graphs, every.trace.margin.transpose(0, 1), every.logits.transpose(0, 1), labels, keep, cost)
 
 
-def _beam(model: nn.Module, images: Tensor, labels: Tensor, keep: int, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    _, trace = run(model, images, Deterministic())
-    assert trace is not None
-    n, gates = trace.open.shape
+def _beam(model: Dynamic, images: Tensor, labels: Tensor, keep: int, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    trace = model.traced(images, Deterministic())[1]
+    n, units = trace.open.shape
     beam, found = trace.open[:, None], []
-    flips = torch.eye(gates, device=images.device)
     for _ in range(DEPTH):
-        graphs = (beam[:, :, None] - flips).abs().flatten(1, 2)
-        repeated = images.repeat_interleave(graphs.shape[1], 0)
-        logits, along = run(model, repeated, Forced(graphs.flatten(0, 1)))
-        assert along is not None
-        logits = logits.view(n, graphs.shape[1], -1)
-        found.append((graphs, along.margin.view(n, -1, gates), logits))
+        forced = model.layout.neighbours(beam).flatten(1, 2)
+        repeated = images.repeat_interleave(forced.shape[1], 0)
+        logits, along = model.traced(repeated, Forced(forced.flatten(0, 1)))
+        graphs, logits = along.open.view(n, -1, units), logits.view(n, forced.shape[1], -1)
+        found.append((graphs, along.margin.view(n, -1, units), logits))
         top = margin(logits.transpose(0, 1), labels).T.topk(min(BEAM, graphs.shape[1]), 1).indices
-        beam = graphs.gather(1, top[..., None].expand(-1, -1, gates))
+        beam = graphs.gather(1, top[..., None].expand(-1, -1, units))
     graphs, margins, logits = (torch.cat([level[number] for level in found], 1) for number in range(3))
     return _best(graphs, margins, logits, labels, keep, cost)
 

@@ -1,62 +1,77 @@
-"""Policies: how a network's decisions are made from its margins.
+"""Policies: how the decisions of a dynamic network are made from its margins and scores.
 
-A policy is always explicit and never follows ``module.training``, which attack libraries flip. A positive margin means
-*run it*, so a decision is "run" with probability sigmoid(margin).
+A policy is always explicit and never follows ``module.training``, which attack libraries flip. Switches and exits bring
+a margin: their unit runs with probability sigmoid(margin). Routers bring one score per unit. Decisions that are 0 or 1
+and carry no gradient are bool, so that a network knows that it can skip what is closed.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-
-from robustbench_aig.contracts.trace import GateTrace
+from torch.nn.functional import softplus
 
 Gradient = Literal["none", "straight-through"]
 """How a hard decision passes gradients: not at all, or as the relaxed decision would (Eq. 9 behind Eq. 8)."""
 
 
-class Policy(Protocol):
-    """Turns a gate's margins into decisions."""
+class Policy(ABC):
+    """Turns margins and scores into decisions.
 
-    @property
-    def hard(self) -> bool:
-        """Whether every decision is 0 or 1, so that a closed block can be skipped."""
+    ``unit`` is the number of the (first) unit that is decided. ``rows`` (n,) tells which of the batch's images the
+    margins belong to; None for all of them in order.
+    """
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        """Decisions in [0, 1], shape (N, k), of the gates from number ``first`` on for margins of shape (N, k); hard
-        ones that carry no gradient may be bool."""
+    hard: ClassVar[bool] = True
+    """Whether every decision is 0 or 1."""
+
+    @abstractmethod
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n,) whether a unit runs, in [0, 1], for its margins (n,)."""
+
+    def leave(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n,) whether images go on past an exit, in [0, 1]; sigmoid(margin) is one minus the exit's confidence."""
+        return self.switch(unit, margin, rows)
+
+    @abstractmethod
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        """(n, E) which units run, in [0, 1], for scores (n, E) of which ``chosen`` are chosen."""
 
 
-def _threshold(score: Tensor, gradient: Gradient, temperature: float = 1.0, level: float = 0.0) -> Tensor:
-    hard = score > level
+def _hard(score: Tensor, level: float, gradient: Gradient, temperature: float = 1.0) -> Tensor:
+    decision = score > level
     if gradient == "none" or not score.requires_grad:
-        return hard
+        return decision
     soft = torch.sigmoid((score - level) / temperature)
-    return hard + (soft - soft.detach())
+    return decision + (soft - soft.detach())
 
 
-def _columns(of_gates: Tensor, margins: Tensor, first: int) -> Tensor:
-    return of_gates[:, first : first + margins.shape[1]]
+def _top(scores: Tensor, chosen: int, gradient: Gradient, temperature: float = 1.0) -> Tensor:
+    best = scores.topk(chosen, -1).indices
+    decision = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, best, True)
+    if gradient == "none" or not scores.requires_grad:
+        return decision
+    soft = _share(scores / temperature, chosen)
+    return decision + (soft - soft.detach())
 
 
-@dataclass(frozen=True)
-class Deterministic:
-    """Open where softmax(beta)_1 > threshold (Eq. 12)."""
+def _share(scores: Tensor, chosen: int) -> Tensor:
+    """(n, E) chance of being among the chosen: the softmax where one is, an approximation where several are."""
+    return (chosen * scores.softmax(-1)).clamp_max(1.0)
 
-    threshold: float = 0.5
-    gradient: Gradient = "none"
-    hard = True
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
+def _own(of_units: Tensor, unit: int | slice, rows: Tensor | None) -> Tensor:
+    """What belongs to a unit in (N, L), or in (1, L) that all images share."""
+    column = of_units[:, unit]
+    return column if rows is None or len(column) == 1 else column[rows]
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        return _threshold(margins, self.gradient, level=_logit(self.threshold))
+
+def gumbel(noise: Tensor) -> Tensor:
+    """Standard Gumbel noise from logistic noise, through the same uniform number: -log(-log sigmoid(noise))."""
+    return -softplus(-noise).log()
 
 
 @cache
@@ -65,8 +80,31 @@ def _logit(probability: float) -> float:
 
 
 @dataclass(frozen=True)
-class Stochastic:
-    """Sample the gates (Eq. 8): open where margin + logistic noise > 0.
+class Deterministic(Policy):
+    """Run a unit where its probability is above the threshold (Eq. 12); leave at an exit whose confidence reaches the
+    threshold; choose the units of the largest scores."""
+
+    threshold: float = 0.5
+    gradient: Gradient = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
+
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return _hard(margin, _logit(self.threshold), self.gradient)
+
+    def leave(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return _hard(margin, -_logit(self.threshold), self.gradient)
+
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        return _top(scores, chosen, self.gradient)
+
+
+@dataclass(frozen=True)
+class Stochastic(Policy):
+    """Sample the decisions: a unit runs where margin + logistic noise > 0 (Eq. 8), a router chooses the largest scores
+    after adding Gumbel noise (Gumbel top-k, Kool et al. 2019).
 
     Attributes:
         noise: (N, L) logistic noise, or (1, L) shared by all images.
@@ -77,69 +115,57 @@ class Stochastic:
     noise: Tensor
     gradient: Gradient = "straight-through"
     temperature: float = 1.0
-    hard = True
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        return _threshold(margins + _columns(self.noise, margins, first), self.gradient, self.temperature)
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return _hard(margin + _own(self.noise, unit, rows), 0.0, self.gradient, self.temperature)
+
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        noise = gumbel(_own(self.noise, slice(unit, unit + scores.shape[-1]), rows))
+        return _top(scores + noise, chosen, self.gradient, self.temperature)
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Run every block and scale it by its expected execution rate given the image, P(open) (the paper's
-    ConvNet-AIG*; also the mean-field twin). To first order in the blocks it is the mean over all graphs, and it costs
-    as much as the full network."""
+class Expected(Policy):
+    """Run every unit and scale it by its chance of running given the image (the paper's ConvNet-AIG*; also the
+    mean-field twin). To first order in the blocks it is the mean over all graphs, and it costs as much as the full
+    network."""
 
     hard = False
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        return torch.sigmoid(margins)
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return torch.sigmoid(margin)
+
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        return _share(scores, chosen)
 
 
 @dataclass(frozen=True)
-class Relaxed:
+class Relaxed(Policy):
     """Gumbel-softmax samples in forward and backward (Eq. 9): sigmoid((margin + noise) / temperature)."""
 
     noise: Tensor
     temperature: float = 1.0
     hard = False
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        return torch.sigmoid((margins + _columns(self.noise, margins, first)) / self.temperature)
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return torch.sigmoid((margin + _own(self.noise, unit, rows)) / self.temperature)
+
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        noise = gumbel(_own(self.noise, slice(unit, unit + scores.shape[-1]), rows))
+        return _share((scores + noise) / self.temperature, chosen)
 
 
 @dataclass(frozen=True)
-class Forced:
-    """Run a given graph whatever the gates say: (N, L) or (1, L) of 0 and 1."""
+class Forced(Policy):
+    """Run a given route whatever the network says: (N, L) or (1, L) of 0 and 1."""
 
     graph: Tensor
-    hard = True
 
-    def decide(self, margins: Tensor, first: int) -> Tensor:
-        return _columns(self.graph, margins, first).to(margins.dtype).expand_as(margins)
+    def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self._bits(_own(self.graph, unit, rows).expand_as(margin), margin)
 
+    def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
+        return self._bits(_own(self.graph, slice(unit, unit + scores.shape[-1]), rows).expand_as(scores), scores)
 
-@dataclass
-class Recorder:
-    """Holds the trace of the last forward pass made inside :func:`gating`."""
-
-    trace: GateTrace | None = field(default=None)
-
-
-class Gated(Protocol):
-    """A network with gates, as :class:`robustbench_aig.models.aig.ConvNetAIG`."""
-
-    policy: Policy
-    recorder: Recorder | None
-
-    def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, GateTrace]: ...
-
-
-@contextmanager
-def gating(model: Gated, policy: Policy) -> Iterator[Recorder]:
-    """Use ``policy`` for every plain ``model(images)`` call inside the block; yields the recorder of the last trace."""
-    before = model.policy, model.recorder
-    model.policy, model.recorder = policy, Recorder()
-    try:
-        yield model.recorder
-    finally:
-        model.policy, model.recorder = before
+    def _bits(self, bits: Tensor, like: Tensor) -> Tensor:
+        return bits.to(like.dtype) if bits.requires_grad else bits > 0.5

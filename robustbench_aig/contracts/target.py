@@ -5,58 +5,20 @@ and what the attacker differentiates in its place, and it counts the passes that
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
+from robustbench_aig.contracts.forward import Draws, View, forward, shown
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.noise import Stage, uniform
 from robustbench_aig.contracts.policy import Gradient, Policy
-from robustbench_aig.contracts.trace import GateTrace
-
-
-class View(NamedTuple):
-    """What an objective may use: the outcome of K draws for N images.
-
-    Attributes:
-        logits: (K, N, classes).
-        trace: margins, decisions (K, N, L); None for a model without gates.
-    """
-
-    logits: Tensor
-    trace: GateTrace | None
-
-    def among(self, count: int, rows: Tensor) -> "View":
-        """These images at ``rows`` (N,) of ``count``, the others being zeros."""
-        return self._map(lambda part: part.new_zeros((len(part), count, *part.shape[2:])).index_copy(1, rows, part))
-
-    def detach(self) -> "View":
-        """The same without its autograd graph."""
-        return self._map(Tensor.detach)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "View":
-        trace = self.trace
-        if trace is not None:
-            trace = GateTrace(change(trace.margin), change(trace.open), trace.costs)
-        return View(change(self.logits), trace)
-
-    @staticmethod
-    def join(views: Sequence["View"]) -> "View":
-        """Views of the parts of a batch, as one of the batch."""
-        if len(views) == 1:
-            return views[0]
-        traces = [view.trace for view in views if view.trace is not None]
-        trace = None
-        if traces:
-            margin, opened = torch.cat([t.margin for t in traces], 1), torch.cat([t.open for t in traces], 1)
-            trace = GateTrace(margin, opened, traces[0].costs)
-        return View(torch.cat([view.logits for view in views], 1), trace)
-
+from robustbench_aig.contracts.units import Layout
 
 Objective = Callable[[View], Tensor]
 """Maps a view to one value per image, (N,), that the attacker wants large."""
@@ -114,8 +76,7 @@ class Target:
 
     Attributes:
         model: the network, in eval mode, on the images' device.
-        gating: how its gates decide.
-        gates: how many it has.
+        gating: how it decides.
         ids: (N,) image ids on the images' device; they name the gate noise.
         rows: (N,) positions of these images in ``passes``.
         passes: counters of the whole batch, shared by every subset.
@@ -136,7 +97,6 @@ class Target:
 
     model: nn.Module
     gating: Gating
-    gates: int
     ids: Tensor
     rows: Tensor
     passes: Passes
@@ -152,6 +112,11 @@ class Target:
     known: int | None = None
     half: bool = False
     at_once: int | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """The decisions of a dynamic network; None for a plain one."""
+        return self.model.layout if is_dynamic(self.model) else None
 
     @property
     def stochastic(self) -> bool:
@@ -206,7 +171,16 @@ class Target:
 
         def function(inputs: Tensor) -> Tensor:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half):
-                view = self._view(inputs, draws, self.gradient_stage, self.gate_gradient, policy, differentiable=True)
+                view = forward(
+                    self.model,
+                    self.gating,
+                    inputs,
+                    self.named(self.gradient_stage, draws),
+                    defense=self.defense,
+                    surrogate=self.surrogate,
+                    policy=policy,
+                    gradient=self.gate_gradient,
+                )
             seen.append(View(view.logits.float(), view.trace) if self.half else view)
             return objective(seen[0])
 
@@ -253,8 +227,7 @@ class Target:
 
     def seen(self, images: Tensor, draws: list[int], stage: Stage, *, differentiable: bool) -> Tensor:
         """What reaches the model, (K x N, C, H, W), draw-major: through the defence or its differentiated stand-in."""
-        copies = images.expand(len(draws), *images.shape).flatten(0, 1) if len(draws) > 1 else images
-        return self._defend(copies, draws, stage, differentiable)
+        return shown(self.defense, images, self.named(stage, draws), self.surrogate if differentiable else None)
 
     @torch.no_grad()
     def view(
@@ -276,7 +249,7 @@ class Target:
         if not self.stochastic:
             numbers = numbers[:1]
         found = [
-            part._view(own, numbers, stage, "none", policy, differentiable=False)
+            forward(part.model, self.gating, own, part.named(stage, numbers), defense=self.defense, policy=policy)
             for _, part, own in self._parts(images, len(numbers), policy)
         ]
         self.spend(len(numbers))
@@ -287,36 +260,11 @@ class Target:
         numbers = uniform(self.seed, "start", self.ids, slots, [draw])[0]
         return torch.from_numpy(numbers).to(self.ids.device, torch.float32)
 
-    def _view(
-        self,
-        images: Tensor,
-        draws: list[int],
-        stage: Stage,
-        gradient: Gradient,
-        policy: Policy | None,
-        *,
-        differentiable: bool,
-    ) -> View:
-        copies = self.seen(images, draws, stage, differentiable=differentiable)
-        if policy is None:
-            named, numbers = self._named(stage, draws)
-            policy = self.gating.policy(self.gates, self.seed, named, self.ids, numbers, gradient)
-        logits, trace = run(self.model, copies, policy)
-        if trace is not None:
-            shape = (len(draws), len(images), -1)
-            trace = GateTrace(trace.margin.view(shape), trace.open.view(shape), trace.costs)
-        return View(logits.view(len(draws), len(images), -1), trace)
-
-    def _defend(self, images: Tensor, draws: list[int], stage: Stage, differentiable: bool) -> Tensor:
-        named, known = self._named(stage, draws)
-        numbers = defense_noise(self.defense, self.seed, named, self.ids, known, images)
-        if differentiable and self.surrogate is not None:
-            return self.defense.surrogate(self.surrogate, images, numbers)
-        return self.defense(images, numbers)
-
-    def _named(self, stage: Stage, draws: list[int]) -> tuple[Stage, list[int]]:
-        """The stream and the draws of it that are meant: a known draw stands for all."""
-        return (stage, draws) if self.known is None else ("score", [self.known] * len(draws))
+    def named(self, stage: Stage, draws: Sequence[int]) -> Draws:
+        """The random numbers of the draws; a known draw of scoring stands for all."""
+        if self.known is not None:
+            return Draws(self.seed, "score", self.ids, [self.known] * len(draws))
+        return Draws(self.seed, stage, self.ids, draws)
 
     def _count(self, counter: Tensor, passes: int | Tensor) -> None:
         counter.index_add_(0, self.rows, torch.zeros_like(self.rows) + passes)
@@ -329,39 +277,3 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _own(objective: Objective, count: int, rows: Tensor) -> Objective:
     """An objective of ``count`` images, for the images ``rows`` alone."""
     return lambda view: objective(view.among(count, rows))[rows]
-
-
-def run(model: nn.Module, images: Tensor, policy: Any | None) -> tuple[Tensor, GateTrace | None]:
-    """Logits (N, classes), and the gate trace where ``policy`` is given (a model with gates)."""
-    if policy is None:
-        return model(images), None
-    traced: tuple[Tensor, GateTrace] = model.traced(images, policy)  # type: ignore[operator]
-    return traced
-
-
-def defense_noise(
-    defense: Defense, seed: int, stage: Stage, ids: Tensor, draws: Sequence[int], images: Tensor
-) -> Tensor | None:
-    """The (draws x N, slots) uniform numbers that a random defence consumes, draw-major; None for a deterministic
-    one."""
-    slots = defense.uniforms((images.shape[1], images.shape[2], images.shape[3]))
-    if not slots:
-        return None
-    own: dict[Stage, Stage] = {"craft": "defend-craft", "select": "defend-select", "score": "defend-score"}
-    numbers = uniform(seed, own.get(stage, "defend-craft"), ids, slots, draws)
-    return torch.from_numpy(numbers).flatten(0, 1).to(images.device, torch.float32)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients inside; each module's and parameter's own setting is restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in wanted:
-            parameter.requires_grad_(requires_grad)

@@ -75,8 +75,7 @@ def known_paths(cell: Cell, ids: Tensor, passes: Passes, draw: int) -> Iterator[
 def _unaware(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | None) -> Target:
     """The bare model, with one draw of its gates."""
     rows = ids.new_tensor(range(len(ids)))
-    network, gates = cell.model.network, cell.model.gates
-    return Target(network, cell.gating, gates, ids, rows, passes, cell.seed, reference=reference, half=cell.half)
+    return Target(cell.model.network, cell.gating, ids, rows, passes, cell.seed, reference=reference, half=cell.half)
 
 
 def _stand_ins(cell: Cell) -> tuple[str | None, ...]:

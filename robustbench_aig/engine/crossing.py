@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.contracts.target import defense_noise, run
 from robustbench_aig.engine.plan import Cell
 from robustbench_aig.gates.mediation import Crossed
 from robustbench_aig.statistics.measure import CROSSED_DRAWS
@@ -41,13 +41,10 @@ def cross(
             continue
         index = torch.from_numpy(rows).to(images.device)
         for verdicts, pixels, graphs in ((features, attacked, before.open), (gates, images, after.open)):
-            seen = defended(cell, pixels[index], ids[index], draw)
-            graph = torch.from_numpy(graphs[draw, rows]).to(images.device)
-            logits, _ = run(cell.model.network, seen, Forced(graph))
-            verdicts[draw, rows] = (logits.argmax(1) == labels[index]).cpu().numpy()
+            forced = Forced(torch.from_numpy(graphs[draw, rows]).to(images.device).float())
+            draws_of = Draws(cell.seed, "score", ids[index], [draw])
+            view = forward(
+                cell.model.network, cell.gating, pixels[index], draws_of, defense=cell.defense, policy=forced
+            )
+            verdicts[draw, rows] = (view.logits[0].argmax(1) == labels[index]).cpu().numpy()
     return Crossed(features, gates, 2 * moved.sum(0))
-
-
-def defended(cell: Cell, images: Tensor, ids: Tensor, draw: int) -> Tensor:
-    """What the model sees of the images in a scoring draw."""
-    return cell.defense(images, defense_noise(cell.defense, cell.seed, "score", ids, [draw], images))

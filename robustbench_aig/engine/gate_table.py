@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
+from robustbench_aig.contracts.forward import Draws, shown
+from robustbench_aig.contracts.network import costs_of, is_dynamic
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.engine.crossing import defended
 from robustbench_aig.engine.plan import Cell
 from robustbench_aig.engine.rows import Outcome
 from robustbench_aig.gates.gate_metrics import GateMetrics
-from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.macs import costs
 
 
 def table(cell: Cell, clean: Scores, judged: Sequence[tuple[str, Outcome]]) -> pd.DataFrame | None:
@@ -22,14 +21,16 @@ def table(cell: Cell, clean: Scores, judged: Sequence[tuple[str, Outcome]]) -> p
         clean: the scores of the clean images.
         judged: attackers and what they did.
     """
-    network = cell.model.network
-    if not isinstance(network, ConvNetAIG):
+    network, layout = cell.model.network, cell.model.layout
+    if layout is None:
         return None
+    assert is_dynamic(network)
     labels = cell.dataset.labels.numpy()
     # A defence may enlarge what the model sees, and with it floor and ceiling.
-    seen = defended(cell, cell.dataset.images(torch.arange(1)), cell.dataset.ids[:1], 0)
-    price = costs(network.trunk, tuple(seen.shape[1:]))
-    metrics = GateMetrics(clean, labels, len(cell.dataset.classes), price, seed=cell.seed)
+    draws = Draws(cell.seed, "score", cell.dataset.ids[:1], [0])
+    seen = shown(cell.defense, cell.dataset.images(torch.arange(1)), draws)
+    price = costs_of(network, tuple(seen.shape[1:]))
+    metrics = GateMetrics(clean, labels, len(cell.dataset.classes), price, layout, seed=cell.seed)
     keys = {name: value for name, value in cell.columns.items() if name != "dataset"}
     rows = [
         {

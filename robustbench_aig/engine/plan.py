@@ -11,9 +11,9 @@ import torch
 
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data.dataset import Dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.errors import UsageError
 from robustbench_aig.models.classifier import Classifier
 
@@ -182,7 +182,7 @@ def _cells(settings: Settings) -> Iterator[Cell]:
     epsilons = tuple(epsilon for epsilon in settings.epsilons if epsilon.value > 0)
     for seed in settings.seeds:
         for model in settings.models:
-            for gating in settings.gatings if model.gates else (Gating("none"),):
+            for gating in settings.gatings if model.layout else (Gating("none"),):
                 for attack in (None, *(settings.attacks if epsilons else ())):
                     if attack is not None:
                         _refuse(attack, model, settings)
@@ -208,8 +208,10 @@ def _cells(settings: Settings) -> Iterator[Cell]:
 
 def _refuse(attack: Attack, model: Classifier, settings: Settings) -> None:
     """Raise a UsageError where the attack cannot be what the grid makes of it."""
-    if attack.needs_gates and not model.gates:
-        raise UsageError(f"attack '{attack.name}' aims at gates, but '{model.name}' has none; leave one of them out.")
+    if attack.needs_gates and model.layout is None:
+        raise UsageError(
+            f"attack '{attack.name}' aims at decisions, but '{model.name}' makes none; leave one of them out."
+        )
     if attack.learns and settings.reference is None:
         raise UsageError(f"attack '{attack.name}' learns from reference images; give some in the settings.")
     if "known-noise" in settings.attackers and (attack.needs_gates or not attack.follows_noise):
@@ -222,5 +224,5 @@ def _needless(cell: Cell, settings: Settings) -> bool:
     """Whether another cell answers the same: an attacker who knows of more, where there is nothing more to know."""
     if cell.attacker == "known-noise":
         return not cell.stochastic
-    nothing = not cell.model.gates and cell.defense.nothing
+    nothing = cell.model.layout is None and cell.defense.nothing
     return cell.attacker == "adaptive" and nothing and "static" in settings.attackers

@@ -2,7 +2,9 @@
 
 import torch
 
-from robustbench_aig.contracts.target import Passes, defense_noise, frozen
+from robustbench_aig.contracts.forward import Draws, shown
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes
 from robustbench_aig.data.dataset import check_images
 from robustbench_aig.engine.attackers import paths
 from robustbench_aig.engine.plan import Settings, plan
@@ -35,14 +37,14 @@ def _check_models(settings: Settings) -> None:
     seen = [images]
     for defense in settings.defenses:
         try:
-            defended = defense(images, defense_noise(defense, 0, "select", ids, [0], images))
+            defended = shown(defense, images, Draws(0, "select", ids, [0]))
         except ValueError as error:
             raise UsageError(f"defense '{defense.label}' cannot take the images of '{data.name}': {error}.") from None
         if defended.shape != images.shape:
             seen.append(defended)
     for model in settings.models:
-        for shown in seen:
-            check(model, shown, len(data.classes))
+        for seen_images in seen:
+            check(model, seen_images, len(data.classes))
 
 
 def _check_attacks(settings: Settings) -> None:

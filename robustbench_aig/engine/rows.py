@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import Cell
 from robustbench_aig.gates import execution
 from robustbench_aig.gates.mediation import Crossed
@@ -63,7 +63,7 @@ def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, s
     draws = cell.scoring_draws
     interval = accuracy(scores.count, draws)
     labels = cell.dataset.labels.numpy()
-    gated = cell.model.gates > 0
+    gated = cell.model.layout is not None
     row: dict[str, Any] = {
         **cell.columns,
         "attacker": attacker,
@@ -83,15 +83,20 @@ def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, s
         "exec_rate_adv": float(scores.open.mean()) if gated else None,
         "macs_clean": float(clean.macs.mean()) if gated else None,
         "macs_adv": float(scores.macs.mean()) if gated else None,
-        "flip_rate": float(execution.flips(clean, scores).mean()) if gated else None,
-        "flip_rate_null": float(execution.flips_without_attack(clean).mean()) if gated else None,
-        "flip_rate_independent": float(execution.flips_independent(clean, scores).mean()) if gated else None,
+        "flip_rate": _flip_rate(cell, clean.open, scores.open),
+        "flip_rate_null": _flip_rate(cell, clean.open, execution.other_draw(clean.open)),
+        "flip_rate_independent": _flip_rate(cell, execution.other_draw(clean.open), scores.open),
         "forwards_per_image": float(spent.forwards.mean()) if spent else 0.0,
         "backwards_per_image": float(spent.backwards.mean()) if spent else 0.0,
         "flags": ";".join(_flags(outcome, spent)) if outcome and spent else "",
         "cell": cell.id,
     }
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _flip_rate(cell: Cell, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float | None:
+    layout = cell.model.layout
+    return None if layout is None else float(np.nanmean(execution.flips(layout, before, after)))
 
 
 def measures(outcome: Outcome, spent: Spent) -> dict[str, float]:
@@ -132,13 +137,14 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
     radii = None if cell.attack else cell.defense.radii(clean.count, cell.scoring_draws)
     if radii is not None:
         arrays["radius"] = pa.array(np.asarray(radii, np.float32))
-    if cell.model.gates:
+    if cell.model.layout is not None:
         arrays["macs_clean"] = pa.array(np.tile(clean.macs, times))
         arrays["macs_adv"] = pa.array(np.concatenate([outcome.scores.macs for outcome in outcomes]))
         arrays["open_clean"] = _counts([clean.open] * times)
         arrays["open_adv"] = _counts([outcome.scores.open for outcome in outcomes])
+        layout = cell.model.layout
         moved = [clean.open != outcome.scores.open for outcome in outcomes]
-        arrays["flips"] = _counts(moved)
+        arrays["flips"] = _counts([layout.unit_changes(clean.open, outcome.scores.open) for outcome in outcomes])
         arrays["graph_kept"] = pa.array(np.concatenate([(~part.any(2)).sum(0).astype(np.uint16) for part in moved]))
     crossings = [outcome.crossed for outcome in outcomes if outcome.crossed is not None]
     if crossings:

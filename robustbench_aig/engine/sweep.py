@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.crafting import Crafted, craft
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.contracts.target import Passes, Reference, frozen
+from robustbench_aig.contracts.target import Passes, Reference
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.device import give_back_memory, resident_memory
 from robustbench_aig.engine import eot, gate_table, known_noise, rows
@@ -298,12 +299,12 @@ class _Engine:
         self.folder.write_cell(cell.id, result, rows.samples(cell, clean, best), table, draws, gates)
 
     def _execution(self, cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pd.DataFrame | None:
-        if not cell.model.gates:
+        if cell.model.layout is None:
             return None
         masks = execution.groups(cell.dataset.labels.numpy(), cell.dataset.classes, cell.dataset.categories)
         frames = []
         for outcome in outcomes:
-            frame = execution.table(clean, outcome.scores, masks, cell.model.block_names)
+            frame = execution.table(clean, outcome.scores, masks, cell.model.layout)
             keys = {**cell.columns, "eps": outcome.epsilon.value, "seed": cell.seed}
             for position, (name, value) in enumerate(keys.items()):
                 frame.insert(position, name, value)

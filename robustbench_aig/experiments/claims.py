@@ -138,7 +138,7 @@ def specific(seen: Seen, study: Study) -> Claim:
     """
     classes = [seen.rates[study.labels == label] for label in np.unique(study.labels)]
     second = [layer for layer, halves in enumerate(seen.downsampling) if halves][1]
-    later = np.arange(seen.model.gates) > second
+    later = np.arange(len(seen.model.units)) > second
     noise = np.stack([rates.var(0, ddof=min(1, len(rates) - 1)) / len(rates) for rates in classes]).mean(0)
 
     def contrast(means: Shares, variance: Shares) -> Shares:
@@ -153,7 +153,7 @@ def specific(seen: Seen, study: Study) -> Claim:
     return Claim.of(
         "later layers are more specific to classes",
         seen.name,
-        f"sd of rates between classes, layers {second + 2} to {seen.model.gates} less the earlier ones",
+        f"sd of rates between classes, layers {second + 2} to {len(seen.model.units)} less the earlier ones",
         Interval(value, min(float(lo), value), max(float(hi), value), "bootstrap"),
         len(study.dataset),
     )

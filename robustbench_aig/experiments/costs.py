@@ -11,9 +11,8 @@ from matplotlib.ticker import FuncFormatter
 
 from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
 from robustbench_aig.models.classifier import Classifier
-from robustbench_aig.models.macs import costs
+from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.paper import find
-from robustbench_aig.models.resnet import StochasticDepth, Trunk
 from robustbench_aig.report import text
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.intervals import accuracy
@@ -44,8 +43,8 @@ def row(seen: Seen, study: Study) -> dict[str, Any]:
     return {
         **seen.keys,
         "architecture": seen.model.architecture,
-        "target_rate": _target(recipe) if seen.model.gates else None,
-        "gates": recipe.get("gates") if seen.model.gates else None,
+        "target_rate": _target(recipe) if seen.model.layout else None,
+        "gates": recipe.get("gates") if seen.model.layout else None,
         "epochs": card.epochs if card else None,
         **cost_of(seen, shape),
         "parameters": parameters(seen.model),
@@ -61,7 +60,7 @@ def cost_of(seen: Seen, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     ``macs`` is missing for a network whose parts are not known.
     """
     found = accuracy(seen.scores.correct.sum(0), seen.draws)
-    gated = bool(seen.model.gates)
+    gated = seen.model.layout is not None
     return {
         "n": len(seen.scores.vote),
         "draws": seen.draws,
@@ -69,17 +68,8 @@ def cost_of(seen: Seen, image_shape: tuple[int, int, int]) -> dict[str, Any]:
         "error_lo": 1 - found.hi,
         "error_hi": 1 - found.lo,
         "executed": float(seen.scores.open.mean()) if gated else 1.0,
-        "macs": float(seen.scores.macs.mean()) if gated else full_macs(seen.model, image_shape),
+        "macs": float(seen.scores.macs.mean()) if gated else full_macs(seen.model.network, image_shape),
     }
-
-
-def full_macs(model: Classifier, image_shape: tuple[int, int, int]) -> float:
-    """Multiply-adds of a network without gates; NaN where it is none of this suite's architectures."""
-    network = model.network.trunk if isinstance(model.network, StochasticDepth) else model.network
-    if not isinstance(network, Trunk):
-        return float("nan")
-    cost = costs(network, image_shape)
-    return cost.ceiling - cost.gates
 
 
 def parameters(model: Classifier) -> int:

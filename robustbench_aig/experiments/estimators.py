@@ -17,7 +17,8 @@ from attacks.gates.joint import Joint
 from attacks.gates.objectives import Goal
 from robustbench_aig.contracts.enumeration import require_enumerable
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, Target, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.errors import UsageError
 from robustbench_aig.files import write_atomically
@@ -127,13 +128,13 @@ def study(model: Classifier, dataset: Dataset, device: torch.device, *, seed: in
     Raises:
         UsageError: the model has no gates, or too many.
     """
-    if not model.gates:
+    if model.layout is None:
         raise UsageError(f"'{model.name}' has no gates, so there is nothing to estimate; name a ConvNet-AIG by -m.")
-    require_enumerable(model.gates)
+    require_enumerable(model.layout)
     pixels = dataset.images(torch.arange(len(dataset))).to(device, memory_format=torch.channels_last)
     labels, ids = dataset.labels.to(device), dataset.ids.to(device)
     rows = torch.arange(len(ids), device=device)
-    target = Target(model.network, Gating("stochastic"), model.gates, ids, rows, Passes.none(len(ids), device), seed)
+    target = Target(model.network, Gating("stochastic"), ids, rows, Passes.none(len(ids), device), seed)
     head = {"model": model.name, "images": len(ids), "repeats": repeats}
     with frozen(model.network):
         return pd.DataFrame(

@@ -12,7 +12,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from robustbench_aig.contracts.enumeration import enumerate_graphs, require_enumerable
+from robustbench_aig.contracts.enumeration import enumerate_routes, require_enumerable
+from robustbench_aig.contracts.network import is_dynamic
+from robustbench_aig.contracts.policy import Deterministic
 from robustbench_aig.experiments.study import Findings, Study, short
 from robustbench_aig.models.classifier import Classifier
 from robustbench_aig.report.figures import style
@@ -33,7 +35,9 @@ def analyze(study: Study) -> Findings:
     """
     rows, distances = [], []
     for model in study.gated():
-        require_enumerable(model.gates)
+        layout = model.layout
+        require_enumerable(layout)
+        assert layout is not None
         parts = list(_enumerated(study, model))
         nearest, wrong, chance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         safe = share(np.isnan(nearest))
@@ -41,7 +45,7 @@ def analyze(study: Study) -> Findings:
             {
                 "model": model.name,
                 "images": len(nearest),
-                "graphs": 2**model.gates,
+                "graphs": layout.count,
                 "deterministic": float((nearest != 0).mean()),
                 "stochastic": float(1 - chance.mean()),
                 "wrong_graphs": float(wrong.mean()),
@@ -50,7 +54,7 @@ def analyze(study: Study) -> Findings:
                 "hi": safe.hi,
             }
         )
-        counts = [(str(flips), int((nearest == flips).sum())) for flips in range(model.gates + 1)]
+        counts = [(str(flips), int((nearest == flips).sum())) for flips in range(len(layout.decisions) + 1)]
         for flips, images in [*counts, (NONE, int(np.isnan(nearest).sum()))]:
             distances.append({"model": model.name, "flips": flips, "images": images, "share": images / len(nearest)})
     table, reach = pd.DataFrame(rows), pd.DataFrame(distances)
@@ -63,14 +67,16 @@ def _enumerated(study: Study, model: Classifier) -> Iterator[tuple[npt.NDArray[A
     chance that sampled gates draw one of them."""
     data = study.dataset
     study.progress.start(len(data), model.name)
-    for rows in torch.arange(len(data)).split(max(1, AT_ONCE // 2**model.gates)):
+    network, layout = model.network, model.layout
+    assert is_dynamic(network)
+    assert layout is not None
+    for rows in torch.arange(len(data)).split(max(1, AT_ONCE // layout.count)):
         images = data.images(rows).to(study.device, memory_format=torch.channels_last)
-        every = enumerate_graphs(model.network, images)
+        every = enumerate_routes(network, images)
         wrong = every.logits.argmax(2) != data.labels[rows].to(study.device)
-        decided = every.trace.margin > 0
-        own = (every.trace.open == decided).all(2).float().argmax(0)  # the one graph that agrees with itself
-        graph = every.trace.open[own, torch.arange(len(rows), device=own.device)]
-        flips = (every.trace.open - graph).abs().sum(2).masked_fill(~wrong, torch.inf).amin(0)
+        graph = network.traced(images, Deterministic())[1].open > 0.5
+        changes = layout.changes(graph[None].cpu().numpy(), (every.trace.open > 0.5).cpu().numpy())[0]
+        flips = torch.from_numpy(np.ceil(changes).sum(2)).to(wrong.device).masked_fill(~wrong, torch.inf).amin(0)
         nearest = flips.double().masked_fill(flips.isinf(), torch.nan)
         chance = (every.log_prob.double().exp() * wrong).sum(0)
         yield nearest.cpu().numpy(), wrong.double().mean(0).cpu().numpy(), chance.cpu().numpy()

@@ -91,7 +91,7 @@ def _panel(axes: Axes, seen: Seen, study: Study, groups: Sequence[str]) -> None:
 
 def _shares(seen: Seen, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     counts = seen.scores.open[:, mask].sum(2)
-    return np.asarray(np.bincount(counts.reshape(-1), minlength=seen.model.gates + 1) / counts.size)
+    return np.asarray(np.bincount(counts.reshape(-1), minlength=len(seen.model.units) + 1) / counts.size)
 
 
 def _colours(groups: Sequence[str]) -> list[str]:

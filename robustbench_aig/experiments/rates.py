@@ -48,7 +48,7 @@ def measure(seen: Seen, study: Study) -> pd.DataFrame:
     for group, mask in study.masks.items():
         kind = "all" if group == "all" else "category" if group in study.dataset.categories else "class"
         shares = seen.rates[mask]
-        for layer, block in enumerate(seen.model.block_names):
+        for layer, block in enumerate(seen.model.units):
             interval = cluster_mean(shares[:, layer])
             values = (interval.value, interval.lo, interval.hi)
             rows.append(
@@ -88,7 +88,7 @@ def arrange(labels: npt.NDArray[np.int64], categories: Mapping[str, Sequence[int
 def draw(seen: Sequence[Seen], study: Study, order: Sequence[Row]) -> Figure:
     """Layers from left to right, classes from top to bottom, dark where a layer runs for all images of a class."""
     height = max(3.2, min(9.0, 1.6 + 0.24 * len(order)))
-    widths = [max(2.6, 0.9 + 0.24 * one.model.gates) for one in seen]
+    widths = [max(2.6, 0.9 + 0.24 * len(one.model.units)) for one in seen]
     figure, places = style.grid(len(seen), len(seen), (sum(widths) + 2.6) / len(seen), height)
     for number, (one, axes) in enumerate(zip(seen, places, strict=True)):
         matrix = np.stack([one.rates[study.labels == label].mean(0) for label, _, _ in order])
@@ -103,8 +103,10 @@ def draw(seen: Sequence[Seen], study: Study, order: Sequence[Row]) -> Figure:
 def _axes(axes: Axes, seen: Seen, order: Sequence[Row], classes: Sequence[str] | None) -> None:
     axes.set_title(seen.name + "\n", fontsize=9.5)
     axes.set_xlabel("residual layer  (▼ downsampling)")
-    step = -(-seen.model.gates // 18)
-    axes.set_xticks(range(0, seen.model.gates, step), [str(layer + 1) for layer in range(0, seen.model.gates, step)])
+    step = -(-len(seen.model.units) // 18)
+    axes.set_xticks(
+        range(0, len(seen.model.units), step), [str(layer + 1) for layer in range(0, len(seen.model.units), step)]
+    )
     for layer, halves in enumerate(seen.downsampling):
         if halves:
             axes.text(layer, -0.5, "▼", ha="center", va="bottom", fontsize=8, color=style.VERMILLION)

@@ -68,7 +68,7 @@ class Study:
             UsageError: one has none.
         """
         for model in self.models:
-            if not model.gates:
+            if model.layout is None:
                 raise UsageError(f"model '{model.name}' has no gates, so it runs every layer; choose a ConvNet-AIG.")
         return self.models
 
@@ -122,7 +122,7 @@ class Seen:
     @property
     def downsampling(self) -> list[bool]:
         """(L,) whether each layer halves the resolution."""
-        return [downsampling(block) for block in self.model.block_names]
+        return [downsampling(block) for block in self.model.units]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Findings:
 def look(study: Study, models: list[Classifier], gatings: tuple[Gating, ...]) -> Iterator[Seen]:
     """Every model under every gating on all images; a model without gates once."""
     for model in models:
-        for gating in gatings if model.gates else (Gating("none"),):
+        for gating in gatings if model.layout else (Gating("none"),):
             yield _look(study, model, gating)
 
 
@@ -156,8 +156,8 @@ def _look(study: Study, model: Classifier, gating: Gating) -> Seen:
     for rows in torch.arange(len(data)).split(size):
         images = data.images(rows).to(study.device, memory_format=torch.channels_last)
         labels, ids = data.labels[rows].to(study.device), data.ids[rows].to(study.device)
-        network, gates = model.network, model.gates
-        parts.append(score(network, gating, gates, NO_DEFENSE, images, labels, ids, seed=study.seed, draws=draws))
+        network = model.network
+        parts.append(score(network, gating, NO_DEFENSE, images, labels, ids, seed=study.seed, draws=draws))
         study.progress.advance(len(rows))
     return Seen(model, gating, Scores.join(parts), draws)
 

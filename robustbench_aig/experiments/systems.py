@@ -1,16 +1,18 @@
 """What architectures and the paper's systems cost, beside the figures that the paper prints for them."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 
+from robustbench_aig.contracts.network import costs_of, is_dynamic
 from robustbench_aig.contracts.trace import Costs
-from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.contracts.units import Layout
 from robustbench_aig.models.architectures import ARCHITECTURES, build
-from robustbench_aig.models.macs import costs as count
+from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.paper import SYSTEMS, System
-from robustbench_aig.models.resnet import StochasticDepth
 from robustbench_aig.training.recipe import recipe
 
 
@@ -25,8 +27,8 @@ def costs() -> list[dict[str, Any]]:
             "family": arch.family,
             "images": "x".join(str(size) for size in arch.image_shape),
             "parameters": parameters,
-            "macs": int(cost.ceiling if arch.dynamic else cost.ceiling - cost.gates),
-            "macs_floor": int(cost.floor + cost.gates) if arch.dynamic else None,
+            "macs": int(cost.most),
+            "macs_floor": None if cost.layout is None else int(cost.least),
         }
         rows.append(row | _reported(arch.paper))
     return rows
@@ -41,10 +43,9 @@ def systems() -> list[dict[str, Any]]:
     rows = []
     for system in SYSTEMS:
         parameters, cost = _count(system.architecture)
-        macs = cost.ceiling - cost.gates
-        if system.gating != "none":
-            targets = torch.tensor(recipe(system.recipe).targets(len(cost.blocks)), dtype=torch.float64)
-            macs = cost.ceiling if system.gating == "expected" else float(cost.of(targets))
+        macs = cost.most
+        if system.gating not in ("none", "expected"):
+            macs = cost.at(recipe(system.recipe).targets(len(cost.layout or ())))
         row: dict[str, Any] = {
             "system": system.name,
             "architecture": system.architecture,
@@ -57,13 +58,39 @@ def systems() -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one image.
+
+    Attributes:
+        most: of the dearest route, or of a plain network.
+        least: of the cheapest route.
+        layout: of a dynamic network.
+        costs: of its units.
+    """
+
+    most: float
+    least: float
+    layout: Layout | None = None
+    costs: Costs | None = None
+
+    def at(self, rates: Sequence[float]) -> float:
+        """Where every unit runs for its share (L,) of the images."""
+        assert self.costs is not None
+        return float(self.costs.of(torch.tensor(rates, dtype=torch.float64)))
+
+
 @cache
-def _count(name: str) -> tuple[int, Costs]:
+def _count(name: str) -> tuple[int, Cost]:
     with torch.device("meta"):
         network = build(name, classes=ARCHITECTURES[name].classes)
-    trunk: Any = network.trunk if isinstance(network, ConvNetAIG | StochasticDepth) else network
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, count(trunk, ARCHITECTURES[name].image_shape)
+    shape = ARCHITECTURES[name].image_shape
+    if not is_dynamic(network):
+        macs = full_macs(network, shape)
+        return parameters, Cost(macs, macs)
+    costs, layout = costs_of(network, shape), network.layout
+    return parameters, Cost(costs.extreme(layout, 1), costs.extreme(layout, -1), layout, costs)
 
 
 def _reported(system: System | None) -> dict[str, Any]:

@@ -20,13 +20,13 @@ def analyze(study: Study) -> Findings:
     Raises:
         UsageError: no model has gates.
     """
-    if not any(model.gates for model in study.models):
+    if not any(model.layout for model in study.models):
         raise UsageError("none of the models has gates, so there is no threshold to vary; add a ConvNet-AIG with -m.")
     gatings = tuple(Gating("deterministic", threshold) for threshold in THRESHOLDS)
     rows = [
         {
             "model": seen.model.name,
-            "threshold": seen.gating.threshold if seen.model.gates else None,
+            "threshold": seen.gating.threshold if seen.model.layout else None,
             **cost_of(seen, study.dataset.image_shape),
         }
         for seen in look(study, study.models, gatings)

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.errors import Prerequisite, UsageError, UserError
 from robustbench_aig.experiments.study import Findings, short
 from robustbench_aig.models import checkpoints
-from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import downsampling
 from robustbench_aig.models.resolve import checkpoint_folder
@@ -76,19 +76,19 @@ def read(model: str) -> Log:
     card = checkpoints.read_card(folder)
     with torch.device("meta"):
         network = card.build()
-    if not isinstance(network, ConvNetAIG):
-        raise UsageError(f"model '{model}' has no gates, so it runs every layer; choose a ConvNet-AIG.")
+    if not is_dynamic(network):
+        raise UsageError(f"model '{model}' decides nothing, so it runs every layer; choose a network with gates.")
     file = folder / HISTORY
     if not file.exists():
         raise Prerequisite(f"no training log at {file}; train the model with this suite, which writes one at the end.")
     try:
         epochs = json.loads(file.read_text())
-        complete = bool(epochs) and all(len(row["rates"]) == len(network.gates) for row in epochs)
+        complete = bool(epochs) and all(len(row["rates"]) == len(network.layout) for row in epochs)
     except (ValueError, KeyError, TypeError):
         complete = False
     if not complete:
         raise UserError(f"{file} is no training log of this model; restore it or train again.")
-    return Log(model, card, network.trunk.block_names, epochs)
+    return Log(model, card, list(network.layout.names), epochs)
 
 
 def measure(log: Log) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.contracts.trace import Costs
+from robustbench_aig.contracts.units import Layout
 from robustbench_aig.gates import execution
 from robustbench_aig.gates.information import information
 from robustbench_aig.gates.mediation import Crossed, mediation
@@ -16,29 +17,32 @@ from robustbench_aig.gates.prototypes import Labels, Reader
 from robustbench_aig.statistics.measure import Measure, mean, plain, share
 
 
-def distances(clean: Scores, attacked: Scores, costs: Costs) -> dict[str, Measure]:
+def distances(clean: Scores, attacked: Scores, costs: Costs, layout: Layout) -> dict[str, Measure]:
     """How far graphs moved, each image's mean over draws.
 
-    ``hamming`` is the share of gates that differ, ``hamming_max`` that of the image that moved most, ``hamming_macs``
-    the share of the skippable multiply-adds that differ, ``graph_kept`` how often not one gate differs.
+    ``hamming`` is the share of decisions that differ, of those that both images reached, ``hamming_max`` that of the
+    image that moved most, ``hamming_macs`` the share of the skippable multiply-adds that differ, ``graph_kept`` how
+    often not one decision differs.
     ``hamming_null`` is the distance between two draws on the clean image, ``hamming_independent`` between one on the
     clean and another on the attacked image.
     """
     moved = clean.open != attacked.open
-    by_image = moved.mean((0, 2))
-    null = execution.flips_without_attack(clean).mean(1)
-    weights = (costs.blocks / costs.blocks.sum()).numpy()
+    changed, both = layout.changes(clean.open, attacked.open)
+    by_image = changed.sum((0, 2)) / both.sum((0, 2))
+    other = execution.other_draw(clean.open)
+    null = np.nanmean(execution.flips(layout, clean.open, other), 1)
+    weights = (costs.units / costs.units.sum().clamp_min(1)).numpy()
     return {
         "hamming": share(by_image),
         "hamming_max": plain(by_image.max(), len(by_image)),
         "hamming_null": share(null) if len(clean.open) > 1 else plain(0, len(null)),
-        "hamming_independent": share(execution.flips_independent(clean, attacked).mean(1)),
+        "hamming_independent": share(np.nanmean(execution.flips(layout, other, attacked.open), 1)),
         "hamming_macs": share(moved.mean(0) @ weights),
         "graph_kept": share((~moved.any(2)).mean(0)),
     }
 
 
-def compute(clean: Scores, attacked: Scores, costs: Costs) -> dict[str, Measure]:
+def compute(clean: Scores, attacked: Scores, costs: Costs, layout: Layout) -> dict[str, Measure]:
     """Multiply-adds before (C) and after (C'), each image's mean over draws.
 
     ``macs_ratio`` is C' / C (``_p95`` and ``_max`` over images). ``recovered_up`` is the share of what gates saved
@@ -48,10 +52,10 @@ def compute(clean: Scores, attacked: Scores, costs: Costs) -> dict[str, Measure]
     ratio of the means of all images beside it.
     """
     before, after = clean.macs, attacked.macs
-    n, floor = len(before), costs.floor + costs.gates
+    n, floor, ceiling = len(before), costs.extreme(layout, -1), costs.extreme(layout, 1)
     ratio, rise = after / before, after - before
-    saved, spent = costs.ceiling - before, before - floor
-    full, bare = saved <= 1e-9 * costs.ceiling, spent <= 1e-9 * costs.ceiling
+    saved, spent = ceiling - before, before - floor
+    full, bare = saved <= 1e-9 * ceiling, spent <= 1e-9 * ceiling
     return {
         "macs_ratio": mean(ratio),
         "macs_ratio_p95": plain(np.quantile(ratio, 0.95), n),
@@ -72,12 +76,13 @@ class GateMetrics:
         clean: scores of the clean images.
         labels: (N,).
         classes: how many there are.
-        costs: of the network.
+        costs: of the network's units.
+        layout: of its decisions.
         seed: of the permutations.
     """
 
-    def __init__(self, clean: Scores, labels: Labels, classes: int, costs: Costs, *, seed: int) -> None:
-        self._clean, self._labels, self._costs, self._seed = clean, labels, costs, seed
+    def __init__(self, clean: Scores, labels: Labels, classes: int, costs: Costs, layout: Layout, *, seed: int) -> None:
+        self._clean, self._labels, self._costs, self._layout, self._seed = clean, labels, costs, layout, seed
         self._reader = Reader(clean, labels, classes)
         self._information = self._bits(clean.open, "clean")
 
@@ -89,8 +94,8 @@ class GateMetrics:
             crossed: verdicts with features and graphs crossed.
         """
         return {
-            **distances(self._clean, attacked, self._costs),
-            **compute(self._clean, attacked, self._costs),
+            **distances(self._clean, attacked, self._costs, self._layout),
+            **compute(self._clean, attacked, self._costs, self._layout),
             **self._reader.hits(attacked),
             "monitor_auc": self._reader.detection(attacked),
             **self._information,

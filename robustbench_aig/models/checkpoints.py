@@ -32,7 +32,8 @@ class Card:
         recipe: every setting of the training.
         seed: of initialisation, batches, augmentation and gate noise.
         epochs: epochs run, and ``best_epoch`` the one kept (chosen on held-out training images).
-        accuracy: fractions by name, such as ``test``, ``test_stochastic``, ``validation``.
+        accuracy: fractions by name, such as ``test``, ``test_stochastic``, ``validation``; ``test_pgd20`` after
+            adversarial training, with the recipe's ``eps``.
         execution_rate: mean share of open gates by gating on the test images.
         rates: execution rate of each gate by gating.
         init: where training started from, if not from scratch: that checkpoint's hash, epochs, recipe and own ``init``.

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_aig.contracts.network import is_dynamic
+from robustbench_aig.contracts.units import Layout
 from robustbench_aig.errors import UserError
-from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.checkpoints import Card, weights_hash
-from robustbench_aig.models.fused import fuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,7 @@ class Classifier:
         classes: number of classes, or None where only the network knows.
         weights_hash: names the weights in identities.
         architecture: for the record.
-        gates: how many gates it has; 0 without.
-        block_names: name of each gated block.
+        layout: the decisions of a dynamic network; None for a plain one.
         card: of a checkpoint of this suite.
         image_shape: (C, H, W) of the images that it was trained on, where known.
     """
@@ -33,10 +32,14 @@ class Classifier:
     classes: int | None
     weights_hash: str
     architecture: str
-    gates: int = 0
-    block_names: tuple[str, ...] = ()
+    layout: Layout | None = None
     card: Card | None = None
     image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the units that the network decides about; none of a plain one."""
+        return () if self.layout is None else self.layout.names
 
     @classmethod
     def of(
@@ -46,11 +49,13 @@ class Classifier:
         identity = weights_hash(network)
         if card is not None:
             identity = f"{identity}+{card.options.get('norm')}"
-        blocks = tuple(network.trunk.block_names) if isinstance(network, ConvNetAIG) else ()
         shape = None if card is None else card.image_shape
-        ready = fuse(network.eval()).requires_grad_(False)
+        network.eval()
+        ready: nn.Module = network.fused() if hasattr(network, "fused") else network  # type: ignore[operator]
+        ready.requires_grad_(False)
         ready = ready.to(memory_format=torch.channels_last)
-        return cls(name, ready, classes, identity, architecture, len(blocks), blocks, card, shape)
+        layout = ready.layout if is_dynamic(ready) else None
+        return cls(name, ready, classes, identity, architecture, layout, card, shape)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The gating unit of ConvNet-AIG: it scores a residual block from the features that enter it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ class GateUnit(nn.Module):
     """Relevance score of one block (Eq. 5 and 6): global average pool, d = 16 hidden units with BatchNorm and ReLU,
     two scores.
 
-    Starts with a bias of (0.1, 2.0), so that a fresh gate opens for 87 % of the images (the paper says 85 %).
+    Starts with a bias of (0.1, 2.0), so that a fresh gate opens for 87 % of the images (the paper says 85 %). Channel 1
+    means *execute*.
     """
 
     def __init__(self, channels: int, hidden: int = 16) -> None:
@@ -25,15 +25,24 @@ class GateUnit(nn.Module):
             self.fc2.bias.copy_(torch.tensor([0.1, 2.0]))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Margins beta_1 - beta_0, shape (N, 1), always in float32, of block inputs (N, C, H, W)."""
+        """Margins beta_1 - beta_0, shape (N,), always in float32, of block inputs (N, C, H, W)."""
         with torch.autocast(features.device.type, enabled=False):
-            pooled = _pixel_sums(features) / features.shape[2:].numel()
+            pooled = pixel_sums(features) / features.shape[2:].numel()
             scores = self.fc2(torch.relu(self.bn(self.fc1(pooled))))
-            margin: Tensor = scores[:, 1:] - scores[:, :1]
+            margin: Tensor = scores[:, 1] - scores[:, 0]
         return margin
 
+    @property
+    def macs(self) -> float:
+        """Multiply-adds of one image: two linear layers."""
+        return float(self.fc1.in_features * self.fc1.out_features + self.fc2.in_features * self.fc2.out_features)
 
-def _pixel_sums(features: Tensor) -> Tensor:
+    def folded(self) -> "FoldedGate":
+        """The same for inference."""
+        return FoldedGate(self)
+
+
+def pixel_sums(features: Tensor) -> Tensor:
     """(N, C) float32 sums over the pixels of (N, C, H, W)."""
     if features.requires_grad and features.is_contiguous(memory_format=torch.channels_last):
         sums: Tensor = _ChannelsLastSums.apply(features)
@@ -60,11 +69,8 @@ class _ChannelsLastSums(torch.autograd.Function):
 class FoldedGate(nn.Module):
     """A gate unit for inference: BatchNorm folded into the first layer, both scores into their difference.
 
-    It also knows the gates after it that read features of the same width. Where closed blocks leave the features as
-    they are, those read the same, so that one pooling and two products decide until the next open block.
-
     Args:
-        gates: in eval mode, this one first; the folded one gives their margins up to float rounding.
+        gate: in eval mode; the folded one gives its margins up to float rounding.
     """
 
     hidden_weight: Tensor
@@ -72,29 +78,22 @@ class FoldedGate(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, gates: Sequence[GateUnit]) -> None:
+    def __init__(self, gate: GateUnit) -> None:
         super().__init__()
-        folded = [fuse_linear_bn_eval(gate.fc1, gate.bn) for gate in gates]
+        layer = fuse_linear_bn_eval(gate.fc1, gate.bn)
         parts = {
-            "hidden_weight": torch.cat([layer.weight for layer in folded]).T.contiguous(),
-            "hidden_bias": torch.cat([layer.bias for layer in folded]),
-            "weight": torch.block_diag(*(gate.fc2.weight[1:] - gate.fc2.weight[:1] for gate in gates)).T.contiguous(),
-            "bias": torch.cat([gate.fc2.bias[1:] - gate.fc2.bias[:1] for gate in gates]),
+            "hidden_weight": layer.weight.T.contiguous(),
+            "hidden_bias": layer.bias,
+            "weight": (gate.fc2.weight[1:] - gate.fc2.weight[:1]).T.contiguous(),
+            "bias": gate.fc2.bias[1:] - gate.fc2.bias[:1],
         }
         for name, values in parts.items():
             self.register_buffer(name, values.detach().clone())
+        self.macs = gate.macs
 
     def forward(self, features: Tensor) -> Tensor:
-        """Margins (N, k), always in float32, of block inputs (N, C, H, W): this gate's, and those of the gates after it
-        were they to read the same."""
-        if torch.is_autocast_enabled(features.device.type):  # asked, since leaving a context costs as much as a layer
-            with torch.autocast(features.device.type, enabled=False):
-                return self._margins(features)
-        return self._margins(features)
-
-    def _margins(self, features: Tensor) -> Tensor:
-        # read at once, and with the mean as a sum and a factor: at batch 1 a gate's cost is what Python does around it
-        hidden_weight, hidden_bias, weight, bias = self._buffers.values()
-        share = 1 / features.shape[2:].numel()
-        hidden = torch.addmm(hidden_bias, _pixel_sums(features), hidden_weight, alpha=share)  # type: ignore[arg-type]
-        return torch.addmm(bias, hidden.relu_(), weight)  # type: ignore[arg-type]
+        """Margins (N,), always in float32, of block inputs (N, C, H, W)."""
+        with torch.autocast(features.device.type, enabled=False):
+            share = 1 / features.shape[2:].numel()
+            hidden = torch.addmm(self.hidden_bias, pixel_sums(features), self.hidden_weight, alpha=share)
+            return torch.addmm(self.bias, hidden.relu_(), self.weight)[:, 0]

@@ -15,6 +15,7 @@ from torchvision.models import resnet as torchvision_resnet
 
 from robustbench_aig.errors import UsageError
 from robustbench_aig.models.architectures import Architecture
+from robustbench_aig.models.folding import folded
 from robustbench_aig.registry import register
 
 Shortcut = Literal["projection", "A"]
@@ -139,6 +140,15 @@ class Trunk(nn.Module, ABC):
             if name.startswith("layer")
             for number, _ in enumerate(stage.children())
         ]
+
+    @property
+    def foldable(self) -> bool:
+        """Whether every BatchNorm follows its convolution; in pre-activation blocks it comes before."""
+        return not any(isinstance(block, PreActivationBlock) for block in self.blocks)
+
+    def fused(self) -> "Trunk":
+        """A copy without BatchNorm that computes the same in eval mode, up to float rounding."""
+        return folded(self) if self.foldable else self
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from robustbench_aig.models.fused import fuse
 
 import attacks
 from attacks.common.losses import Aim
-from robustbench_aig.contracts.target import View
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.engine.plan import plan
 from robustbench_aig.errors import UsageError
-from robustbench_aig.models.fused import fuse
 from tests.engine import grids
 
 BUDGETS = [k / 255 for k in (12, 24)]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import attacks
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Passes
 from robustbench_aig.data.dataset import ArraySource, Dataset
 from robustbench_aig.engine import eot, known_noise
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.sweep import sweep

@@ -9,7 +9,7 @@ from torch.nn import functional
 import attacks
 from attacks.apgd import checkpoints
 from attacks.common import losses
-from robustbench_aig.contracts.target import View
+from robustbench_aig.contracts.forward import View
 from robustbench_aig.errors import UsageError
 from tests.fixtures.broken_models import LargeLogits
 

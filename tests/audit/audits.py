@@ -11,8 +11,8 @@ from torch import nn
 import attacks
 from robustbench_aig.audit import Tier
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.models.checkpoints import Card, weights_hash
 from robustbench_aig.models.classifier import Classifier

@@ -19,9 +19,9 @@ from robustbench_aig import audit as audit_package
 from robustbench_aig.audit import CHECKS, cost
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 from tests.audit.audits import PGD, Found, classifier, found, run
 from tests.fixtures import broken_attacks, broken_models

@@ -9,9 +9,9 @@ import attacks
 import defenses
 from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.engine.sweep import Done
 from robustbench_aig.models.architectures import build

@@ -12,8 +12,8 @@ from torch import nn
 import defenses
 from defenses.smoothing import certify
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.report import print_run
 from tests.audit.audits import classifier
 from tests.engine import grids

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from robustbench_aig.engine.epsilons import parse_epsilons
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.errors import UsageError
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 import attacks
 from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import plan
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.errors import UserError

@@ -12,9 +12,9 @@ import attacks
 import defenses
 from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier

@@ -16,7 +16,7 @@ from attacks.gates.optimiser import maximise
 from attacks.gates.route import RouteTo
 from attacks.gates.through import Through
 from robustbench_aig.contracts.enumeration import enumerate_graphs
-from robustbench_aig.contracts.target import View
+from robustbench_aig.contracts.forward import View
 from tests.fixtures.analytic import AnalyticAIG, grey, target_of, three_gates, two_gates
 
 LABEL = torch.zeros(1, dtype=torch.int64)

@@ -1,0 +1,504 @@
+"""The contract of dynamic networks: networks that decide for each image what to run.
+
+A network of your own derives from :class:`DynamicNetwork`: it lists its decisions and asks for each of them in its
+forward pass. Both gatings, all measures and all attacks on decisions then work on it. :class:`Stepwise` is for networks
+that are a chain of steps: they also share the work of routes that begin alike.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
+from robustbench_aig.contracts.trace import Costs, Trace
+from robustbench_aig.contracts.units import Decision, Exit, Layout, Router, Switch
+
+State = Tensor | tuple[Tensor, ...]
+"""What a stepwise network knows of its images between two decisions: tensors that have the images first."""
+
+
+@runtime_checkable
+class Dynamic(Protocol):
+    """What the rest of the suite asks of a dynamic network; :class:`DynamicNetwork` is one way to have it."""
+
+    layout: Layout
+
+    def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, Trace]: ...
+    def costs(self, image_shape: tuple[int, ...]) -> Costs: ...
+
+
+PARTS = ("layout", "traced", "costs")
+
+
+def is_dynamic(network: object) -> TypeGuard[Dynamic]:
+    """Whether a network keeps the contract."""
+    return all(hasattr(network, part) for part in PARTS)
+
+
+class Asked:
+    """The decisions of one forward pass: the network asks, the policy answers, and both are remembered.
+
+    Args:
+        policy: decides.
+        layout: the decisions that the network said it would ask for.
+    """
+
+    def __init__(self, policy: Policy, layout: Layout) -> None:
+        self.policy, self.layout = policy, layout
+        self._number = 0
+        self._margins: list[Tensor] = []
+        self._decided: list[Tensor] = []
+        self._chances: list[Tensor] = []
+        self._images: Tensor | None = None
+
+    def switch(self, margin: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n,) whether the next unit runs, for its margins (n,) or (n, 1): bool where the network may skip it.
+
+        Args:
+            margin: above 0 for "run".
+            rows: (n,) which images of the batch these are; None for all in order.
+
+        Raises:
+            ValueError: the next decision of the layout is no switch.
+        """
+        span = self._next(Switch)
+        flat = margin.flatten()
+        decision = self.policy.switch(span.start, flat, rows)
+        self._note(flat[:, None], decision[:, None], rows)
+        return decision
+
+    def leave(self, confidence: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n,) whether images go on past the next exit.
+
+        Args:
+            confidence: (n,) log-odds of the exit's confidence, ``logit(p)``; :func:`log_odds` gives them for logits.
+            rows: as in :meth:`switch`.
+
+        Raises:
+            ValueError: the next decision of the layout is no exit.
+        """
+        span = self._next(Exit)
+        margin = -confidence.flatten()
+        decision = self.policy.leave(span.start, margin, rows)
+        self._note(margin[:, None], decision[:, None], rows)
+        return decision
+
+    def route(self, scores: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n, E) which units of the next router run, for scores (n, E); arguments as in :meth:`switch`.
+
+        Raises:
+            ValueError: the next decision of the layout is no router of so many units.
+        """
+        span = self._next(Router)
+        router = self.layout.decisions[self._number - 1]
+        assert isinstance(router, Router)
+        if scores.ndim != 2 or scores.shape[1] != len(router.names):
+            raise ValueError(f"router '{router.names[0]}' needs scores (n, {len(router.names)}), not {scores.shape}")
+        decision = self.policy.route(span.start, scores, router.chosen, rows)
+        chance = (router.chosen * scores.softmax(-1)).clamp_max(1.0)
+        self._note(route_margin(scores, router.chosen), decision, rows, chance)
+        return decision
+
+    def trace(self, costs: Costs) -> Trace:
+        """What was asked and answered; units that no image reached are 0.
+
+        Raises:
+            ValueError: nothing was asked.
+        """
+        if not self._margins:
+            raise ValueError("the network asked for no decision in its forward pass")
+        missing = len(self.layout) - sum(part.shape[1] for part in self._margins)
+        if missing:
+            none = self._margins[0].new_zeros(len(self._margins[0]), missing)
+            self._margins.append(none)
+            self._decided.append(none)
+            self._chances.append(none)
+        margin = torch.cat(self._margins, 1)
+        chance = torch.cat(self._chances, 1) if self.layout.routers else None
+        return Trace(margin, torch.cat(self._decided, 1).to(margin.dtype), costs, self.layout, chance)
+
+    def _next(self, kind: type) -> slice:
+        number = self._number
+        if number >= len(self.layout.decisions):
+            raise ValueError(f"the network asks for more than its {len(self.layout.decisions)} decisions")
+        if not isinstance(self.layout.decisions[number], kind):
+            wanted = type(self.layout.decisions[number]).__name__.lower()
+            raise ValueError(f"decision {number + 1} is a {wanted}, and the network asks for a {kind.__name__.lower()}")
+        self._number += 1
+        return self.layout.spans[number]
+
+    def _note(self, margin: Tensor, decision: Tensor, rows: Tensor | None, chance: Tensor | None = None) -> None:
+        if self.layout.routers and chance is None:
+            chance = torch.sigmoid(margin)
+        if rows is not None:
+            count = len(self._margins[0])
+            margin, decision = _spread(margin, rows, count), _spread(decision.to(margin.dtype), rows, count)
+            chance = None if chance is None else _spread(chance, rows, count)
+        self._margins.append(margin)
+        self._decided.append(decision)
+        if chance is not None:
+            self._chances.append(chance)
+
+
+def _spread(part: Tensor, rows: Tensor, count: int) -> Tensor:
+    """(count, …) zeros with ``part`` (n, …) at ``rows``."""
+    return part.new_zeros(count, *part.shape[1:]).index_copy(0, rows, part)
+
+
+def route_margin(scores: Tensor, chosen: int) -> Tensor:
+    """(n, E) by how much each score leads the best that is not chosen, or trails the worst that is."""
+    top = scores.topk(chosen + 1, -1).values
+    last, next_ = top[:, chosen - 1 : chosen], top[:, chosen:]
+    return torch.where(scores >= last, scores - next_, scores - last)
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """(n,) logit of the largest class probability, for logits (n, classes): the confidence of an exit."""
+    best, at = logits.max(-1)
+    others = logits.scatter(-1, at[:, None], -torch.inf).logsumexp(-1)
+    return best - others
+
+
+class DynamicNetwork(nn.Module, ABC):
+    """A network that decides for each image what to run.
+
+    A plain call follows :attr:`policy`; :meth:`traced` takes the policy as an argument and also returns the trace.
+
+    Attributes:
+        layout: the decisions in the order in which :meth:`run` asks for them; assign :attr:`decisions` to set it.
+        policy: of plain calls.
+        recorder: receives the trace of plain calls inside :func:`gating`.
+    """
+
+    layout: Layout
+
+    def __init__(self, decisions: tuple[Decision, ...]) -> None:
+        super().__init__()
+        self.layout = Layout(tuple(decisions))
+        self.policy: Policy = Deterministic()
+        self.recorder: Recorder | None = None
+
+    @abstractmethod
+    def run(self, images: Tensor, ask: Asked) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1].
+
+        Args:
+            images: the batch.
+            ask: ``ask.switch(margin)``, ``ask.leave(confidence)`` and ``ask.route(scores)`` give the decisions.
+        """
+
+    def costs(self, image_shape: tuple[int, ...]) -> Costs:
+        """Multiply-adds of one image of shape (C, H, W): by default counted, so units must be skipped to be free.
+
+        Raises:
+            ValueError: the network has routers, whose units cannot be told apart by counting; override this.
+        """
+        return counted(self, image_shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, trace = self.traced(images, self.policy)
+        if self.recorder is not None:
+            self.recorder.trace = trace
+        return logits
+
+    def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, Trace]:
+        """Logits (N, classes) and the trace of images (N, C, H, W) in [0, 1] under ``policy``."""
+        ask = Asked(policy, self.layout)
+        logits = self.run(images, ask)
+        return logits, ask.trace(costs_of(self, tuple(images.shape[1:])))
+
+    def fused(self) -> "DynamicNetwork":
+        """A network for inference that computes the same, such as one with its BatchNorm folded; by default itself."""
+        return self
+
+
+class Stepwise(DynamicNetwork):
+    """A dynamic network as a chain of steps, one for each decision.
+
+    From its five parts follow the forward pass with images that leave at exits, many draws at the cost of their
+    distinct beginnings (:meth:`sampled`), and enumeration (:mod:`robustbench_aig.contracts.enumeration`).
+    """
+
+    @abstractmethod
+    def begin(self, images: Tensor) -> State:
+        """The state before the first decision, of images (N, C, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def score(self, number: int, state: State) -> Tensor:
+        """What decision ``number`` rests on: margins (n,) of a switch, log-odds of confidence (n,) of an exit, scores
+        (n, E) of a router."""
+
+    @abstractmethod
+    def advance(self, number: int, state: State, decision: Tensor) -> State:
+        """The state behind decision ``number``, taken as (n,) or (n, E); a bool decision allows skipping. Behind an
+        exit it is called only for images that go on."""
+
+    @abstractmethod
+    def answer(self, state: State) -> Tensor:
+        """Logits (n, classes) of a state: at an exit, or behind the last decision."""
+
+    def run(self, images: Tensor, ask: Asked) -> Tensor:
+        state, rows = self.begin(images), None
+        total: Tensor | None = None
+        weight: Tensor | None = None
+        for number, decision in enumerate(self.layout.decisions):
+            score = self.score(number, state)
+            match decision:
+                case Switch():
+                    taken = ask.switch(score, rows)
+                case Router():
+                    taken = ask.route(score, rows)
+                case Exit():
+                    taken = ask.leave(score, rows)
+                    if taken.dtype == torch.bool:
+                        total, rows, state = self._left(state, taken, rows, total, len(images))
+                        if not len(rows):
+                            assert total is not None
+                            return total
+                        taken = taken[taken]
+                    else:
+                        share = 1 - taken if weight is None else weight * (1 - taken)
+                        part = share[:, None] * self.answer(state)
+                        total = part if total is None else total + part
+                        weight = taken if weight is None else weight * taken
+            state = self.advance(number, state, taken)
+        logits = self.answer(state)
+        if rows is not None and total is not None:
+            return total.index_copy(0, rows, logits)
+        if weight is not None and total is not None:
+            return total + weight[:, None] * logits
+        return logits
+
+    def _left(
+        self, state: State, stay: Tensor, rows: Tensor | None, total: Tensor | None, count: int
+    ) -> tuple[Tensor, Tensor, State]:
+        """Logits so far (count, classes), with those of the images that leave; rows and state of those that stay."""
+        rows = torch.arange(count, device=stay.device) if rows is None else rows
+        gone, kept = (~stay).nonzero()[:, 0], stay.nonzero()[:, 0]
+        logits = self.answer(take(state, gone))
+        total = logits.new_zeros(count, logits.shape[1]) if total is None else total
+        return total.index_copy(0, rows[gone], logits), rows[kept], take(state, kept)
+
+    @torch.no_grad()
+    def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Trace]:
+        """Many draws of the stochastic decisions at the cost of the distinct paths among them.
+
+        Draws of an image that have decided alike so far share one state, so each step runs once per image and distinct
+        beginning of a route.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            noise: (S, N, L) logistic noise.
+
+        Returns:
+            Logits (S, N, classes) and a trace of shape (S, N, L): what :meth:`traced` gives draw by draw, up to the
+            order of float sums.
+        """
+        at_once = PATHS_AT_ONCE.get(images.device.type)
+        size = len(images) if at_once is None else max(1, at_once // len(noise))
+        found = [self._sampled(part, own) for part, own in zip(images.split(size), noise.split(size, 1), strict=True)]
+        if len(found) == 1:
+            return found[0]
+        logits = torch.cat([part for part, _ in found], 1)
+        return logits, Trace.join([trace for _, trace in found], lambda parts: torch.cat(parts, 1))
+
+    def _sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Trace]:
+        draws, count = noise.shape[:2]
+        flat = noise.flatten(0, 1)
+        policy = Stochastic(flat, "none")
+        state = self.begin(images)
+        path = torch.arange(count, device=images.device).repeat(draws)
+        ask = Asked(policy, self.layout)
+        rows: Tensor | None = None
+        total: Tensor | None = None
+        for number, decision in enumerate(self.layout.decisions):
+            score = self.score(number, state)[path]
+            match decision:
+                case Switch():
+                    taken, width = ask.switch(score, rows), 1
+                case Router(names):
+                    taken, width = ask.route(score, rows), len(names)
+                case Exit():
+                    taken, width = ask.leave(score, rows), 1
+                    logits = self.answer(state)
+                    rows = torch.arange(len(path), device=path.device) if rows is None else rows
+                    total = logits.new_zeros(len(flat), logits.shape[1]) if total is None else total
+                    total[rows[~taken]] = logits[path[~taken]]
+                    rows, path, taken = rows[taken], path[taken], taken[taken]
+                    if not len(rows):
+                        break
+            pairs, path = torch.unique((path << width) + _code(taken), return_inverse=True)
+            state = self.advance(number, take(state, pairs >> width), _decode(pairs, decision))
+        if rows is None or len(rows):
+            logits = self.answer(state)[path]
+            total = logits if rows is None or total is None else total.index_copy(0, rows, logits)
+        assert total is not None
+        trace = ask.trace(costs_of(self, tuple(images.shape[1:])))
+        return total.view(draws, count, -1), trace.map(lambda part: part.view(draws, count, -1))
+
+
+PATHS_AT_ONCE = {"cpu": 640}
+"""Images times draws that are sampled together: more only leave the caches (250 images of ten draws took 6 to 50 %
+longer in one go, by what else the machine did); on other devices there is no limit but the batch."""
+
+
+def _code(taken: Tensor) -> Tensor:
+    """(n,) int64 that names the decisions (n,) or (n, E)."""
+    if taken.ndim == 1:
+        return taken.long()
+    return taken.long() @ (1 << torch.arange(taken.shape[1], device=taken.device))
+
+
+def _decode(code: Tensor, decision: Decision) -> Tensor:
+    """The reverse of :func:`_code`; higher bits are ignored."""
+    if not isinstance(decision, Router):
+        return (code & 1).bool()
+    return (code[:, None] >> torch.arange(len(decision.names), device=code.device) & 1).bool()
+
+
+def take(state: State, rows: Tensor) -> State:
+    """A state of the images ``rows`` alone, in the memory format that it has."""
+    if isinstance(state, tuple):
+        return tuple(_take(part, rows) for part in state)
+    return _take(state, rows)
+
+
+def _take(x: Tensor, rows: Tensor) -> Tensor:
+    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.index_select(0, rows)
+    return x.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+
+
+def added(x: Tensor, rows: Tensor, branch: Tensor) -> Tensor:
+    """``x`` (N, C, H, W) with ``branch`` (n, C, H, W) added to its ``rows`` (n,); in place where no gradient is wanted.
+
+    Indexing is slow unless an image is one run of memory (20 times for index_add on a CPU), hence the views.
+    """
+    order, back = (0, 2, 3, 1), (0, 3, 1, 2)
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        order = back = (0, 1, 2, 3)
+    view, addend = x.permute(order), branch.permute(order)
+    if x.requires_grad or branch.requires_grad:
+        return view.index_add(0, rows, addend).permute(back)
+    view.index_add_(0, rows, addend)
+    return x
+
+
+def skip(block: Callable[[Tensor], Tensor], x: Tensor, decision: Tensor) -> Tensor:
+    """``decision * block(x)``, running ``block`` only for the images that need it where decisions are bool.
+
+    Args:
+        block: maps (n, …) to (n, …).
+        x: (N, …).
+        decision: (N,) from :meth:`Asked.switch`, or one column of :meth:`Asked.route`.
+    """
+    if decision.dtype != torch.bool:
+        out = block(x)
+        return out * decision.to(out.dtype).view(-1, *(1,) * (out.ndim - 1))
+    rows = decision.nonzero()[:, 0]
+    if len(rows) == len(x):
+        return block(x)
+    part = block(_take(x, rows))
+    return part.new_zeros(len(x), *part.shape[1:]).index_copy(0, rows, part)
+
+
+_KNOWN: WeakKeyDictionary[Any, dict[tuple[int, ...], Costs]] = WeakKeyDictionary()
+
+
+def costs_of(network: Dynamic, image_shape: tuple[int, ...]) -> Costs:
+    """What the units of a network cost for images of shape (C, H, W); remembered per network."""
+    known = _KNOWN.setdefault(network, {})
+    if image_shape not in known:
+        known[image_shape] = network.costs(image_shape)
+    return known[image_shape]
+
+
+def counted(network: DynamicNetwork, image_shape: tuple[int, ...]) -> Costs:
+    """Multiply-adds by running one image along forced routes and counting: each unit is what it adds to those before.
+
+    Raises:
+        ValueError: the network has routers.
+    """
+    layout = network.layout
+    if layout.routers:
+        raise ValueError("what a router's units cost cannot be counted from outside; override 'costs'")
+    parameter = next(network.parameters())
+    image = torch.zeros((1, *image_shape), device=parameter.device, dtype=parameter.dtype)
+    routes = torch.tril(torch.ones(len(layout) + 1, len(layout)), -1).to(parameter.device)
+    macs = []
+    with frozen(network):
+        for route in routes:
+            ask = Asked(Forced(route[None]), layout)
+            macs.append(multiply_adds(partial(network.run, ask=ask), image)[1])
+    return Costs(macs[0], torch.tensor(macs, dtype=torch.float64).diff())
+
+
+def multiply_adds(part: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, float]:
+    """What a part of a network returns for ``x``, and the multiply-adds that it takes; one multiply-add counts once."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        out = part(x)
+    return out, counter.get_total_flops() / 2
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; each module's and parameter's own setting is restored after."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for module, _ in modes:
+        module.training = False
+    for parameter, _ in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+
+
+@dataclass
+class Recorder:
+    """Holds the trace of the last plain call made inside :func:`gating`."""
+
+    trace: Trace | None = field(default=None)
+
+
+@contextmanager
+def gating(model: DynamicNetwork, policy: Policy) -> Iterator[Recorder]:
+    """Use ``policy`` for every plain ``model(images)`` call inside the block; yields the recorder of the last trace."""
+    before = model.policy, model.recorder
+    model.policy, model.recorder = policy, Recorder()
+    try:
+        yield model.recorder
+    finally:
+        model.policy, model.recorder = before
+
+
+def run(model: nn.Module, images: Tensor, policy: Policy | None) -> tuple[Tensor, Trace | None]:
+    """Logits (N, classes), and the trace where ``policy`` is given (a dynamic network)."""
+    if policy is None:
+        logits: Tensor = model(images)
+        return logits, None
+    assert is_dynamic(model)
+    return model.traced(images, policy)
+
+
+@torch.no_grad()
+def sampled(network: Dynamic, images: Tensor, noise: Tensor) -> tuple[Tensor, Trace]:
+    """Logits (S, N, classes) and the trace (S, N, L) of S draws under logistic noise (S, N, L), at the lowest cost that
+    the network offers."""
+    if isinstance(network, Stepwise):
+        return network.sampled(images, noise)
+    found = [network.traced(images, Stochastic(draw, "none")) for draw in noise]
+    return torch.stack([logits for logits, _ in found]), Trace.join([trace for _, trace in found], torch.stack)
