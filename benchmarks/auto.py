@@ -14,7 +14,7 @@ from attacks.libraries import torchattacks
 from benchmarks.measure import OURS, Row, measure, rows
 from benchmarks.peers import fooled
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 
 STEPS = 100
 QUERIES = 5000

@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 
 BUDGET = 0.5 / 255
 FULL = "float32"

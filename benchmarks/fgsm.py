@@ -9,7 +9,7 @@ from attacks.fgsm import FGSM
 from benchmarks.measure import OURS, Answer, Row, compare
 from benchmarks.peers import Crafting, fooled, peers
 from benchmarks.subject import EPSILONS, Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.engine.sweep import DEFAULT_BATCH
 
 

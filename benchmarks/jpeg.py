@@ -6,7 +6,7 @@ from torch import Tensor
 from attacks.pgd import PGD
 from benchmarks.measure import Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 
 STEPS = 4
 IMAGES = 250

@@ -18,7 +18,8 @@ from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import EPSILONS, Subject
 from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes
 from robustbench_aig.engine.attackers import paths
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell

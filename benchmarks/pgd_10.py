@@ -9,7 +9,7 @@ from attacks.pgd import PGD
 from benchmarks import peers
 from benchmarks.measure import OURS, Answer, Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 
 STEPS = 10
 BUDGET = 8 / 255

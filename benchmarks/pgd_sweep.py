@@ -9,7 +9,7 @@ from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.peers import REL_STEP, fooled, peers
 from benchmarks.subject import EPSILONS, Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 
 STEPS = 40
 NINE = "nine runs to the end"

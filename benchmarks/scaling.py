@@ -15,7 +15,7 @@ from benchmarks.measure import Answer, Row, compare
 from benchmarks.subject import EPSILONS, Subject
 from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.engine.scoring import score
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.macs import full_macs

@@ -18,9 +18,9 @@ from attacks.libraries import foolbox, survey, torchattacks
 from attacks.libraries.adapter import Attackable, size
 from attacks.libraries.capability import Capability
 from robustbench_aig.contracts.crafting import craft
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.contracts.policy import Stochastic
-from robustbench_aig.contracts.target import frozen
 from robustbench_aig.errors import UsageError
 
 RUNNABLE = [f"{library}:{entry}" for library, table in survey.LIBRARIES.items() for entry in table.names()]

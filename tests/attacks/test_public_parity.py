@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import attacks
 from attacks.pgd import PGD
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, Target, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models.resolve import load_model
 from robustbench_aig.statistics.comparisons import compare
