@@ -25,11 +25,13 @@ from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.sweep import DEFAULT_BATCH, sweep
 from robustbench_aig.gates.mediation import cross
+from robustbench_aig.registry import register
 
 DRAWS = 10
 PASSES, AUDIT = "passes", "audit"
 
 
+@register("overhead", "a whole sweep, beside its attack and scoring passes")
 def run(subject: Subject) -> list[Row]:
     """FGSM and PGD-10 on the plain network, FGSM on the stochastic gated one, nine epsilons, ten scoring draws."""
     epsilons = [Epsilon(value, f"{round(value * 255)}/255") for value in EPSILONS]

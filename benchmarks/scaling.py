@@ -20,10 +20,12 @@ from robustbench_aig.engine.scoring import score
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.resnet import Trunk
+from robustbench_aig.registry import register
 
 DEPTHS = (20, 32, 56, 110)
 
 
+@register("scaling", "cost over images, epsilons, scoring draws and depth, beside proportional growth")
 def run(subject: Subject) -> list[Row]:
     """FGSM over images and epsilons, PGD-40 over epsilons, scoring of sampled gates over draws, passes over depth."""
     half = max(1, len(subject.images) // 4)

@@ -290,6 +290,10 @@ class Registry(Generic[T]):
         except (ValueError, TypeError) as error:
             valid = ", ".join(fields) or "none"
             raise UsageError(f"{self.kind} '{specification}': {error} (parameters: {valid}).") from None
+        except Exception as error:
+            if not entry.origin:
+                raise
+            raise UserError(f"'{entry.name}' of {entry.origin} raised {brief(error)}; mend its class.") from error
         if entry.origin:
             try:
                 json.dumps(made.settings())  # type: ignore[attr-defined]

@@ -35,12 +35,7 @@ class _Compute(GateAttack):
         )
 
 
-@register(
-    "gates:open",
-    "opens gates: most multiply-adds",
-    paper="this project, after Veit and Belongie 2018, section 5",
-    aims_at="compute",
-)
+@register("gates:open", "opens gates: most multiply-adds", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Open(_Compute):
     """Opens gates: as much computation as possible."""
@@ -48,12 +43,7 @@ class Open(_Compute):
     sign: ClassVar[Literal[1, -1]] = 1
 
 
-@register(
-    "gates:close",
-    "closes gates: fewest multiply-adds",
-    paper="this project, after Veit and Belongie 2018, section 5",
-    aims_at="compute",
-)
+@register("gates:close", "closes gates: fewest multiply-adds", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Close(_Compute):
     """Closes gates: as little computation as possible."""

@@ -44,11 +44,7 @@ def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
     return route if aim == "flip" else Misclassify(labels, route, target.gating.stochastic)
 
 
-@register(
-    "gates:joint",
-    "a wrong class, with a pull on the gates beside",
-    paper="this project, after Veit and Belongie 2018, section 5",
-)
+@register("gates:joint", "a wrong class, with a pull on the gates beside", paper="this project")
 @dataclass(frozen=True, kw_only=True)
 class Joint(GateAttack):
     """Cross-entropy plus lambda times a pull on the gates; restarts take lambda = 0, 1, 0, 4 in turn.

@@ -14,10 +14,7 @@ from robustbench_aig.registry import register
 
 
 @register(
-    "gates:route",
-    "to a graph, an image's graph, a class's habits, or flips all",
-    paper="this project, after Veit and Belongie 2018, section 5",
-    aims_at="gates",
+    "gates:route", "to a graph, an image's graph, a class's habits, or flips all", paper="this project", aims_at="gates"
 )
 @dataclass(frozen=True, kw_only=True)
 class RouteTo(GateAttack):

@@ -11,9 +11,7 @@ from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register(
-    "gates:stealth", "a wrong class with every gate held", paper="this project, after Veit and Belongie 2018, section 5"
-)
+@register("gates:stealth", "a wrong class with every gate held", paper="this project")
 @dataclass(frozen=True, kw_only=True)
 class Hold(GateAttack):
     """Misclassifies with the graph held: exactly for hard gates, draw by draw under the same noise for sampled ones.

@@ -98,12 +98,7 @@ class ThroughGates(Goal):
         return view.logits
 
 
-@register(
-    "gates:through",
-    "a wrong class through the gates alone",
-    paper="this project, after Veit and Belongie 2018, section 5",
-    aims_at="gates",
-)
+@register("gates:through", "a wrong class through the gates alone", paper="this project", aims_at="gates")
 @dataclass(frozen=True, kw_only=True)
 class Through(GateAttack):
     """Perturbs an image so that the graph it takes misclassifies the *clean* image.

@@ -23,12 +23,7 @@ from robustbench_aig.registry import register
 WINDOW = 8
 
 
-@register(
-    "gates:universal",
-    "one perturbation for all images, or for a class",
-    paper="this project, after Veit and Belongie 2018, section 5",
-    aims_at="compute",
-)
+@register("gates:universal", "one perturbation for all images, or for a class", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Universal(GateAttack):
     """One perturbation that maximises the mean of a goal over the reference images, added to every attacked image.

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from robustbench_aig.errors import UsageError, unknown
+from robustbench_aig.registry import no_parameter
 
 LINF, L2, L1, L0 = ("linf",), ("l2",), ("l1",), ("l0",)
 ANY = ("l2", "linf", "l1", "l0")
@@ -118,7 +119,7 @@ def request(
     defaults = settable(getattr(module, entry), capability, managed)
     for key, value in given.items():
         if key not in defaults:
-            raise UsageError(f"attack '{name}' has no parameter '{key}'; it takes: {', '.join(defaults) or 'none'}.")
+            raise no_parameter("attack", name, key, defaults)
         if not _fits(value, defaults[key]):
             default = defaults[key]
             raise UsageError(f"attack '{name}', parameter '{key}' cannot be '{value}'; its default is {default!r}.")

@@ -135,7 +135,14 @@ def names() -> Mapping[str, str]:
     return runnable(TABLE)
 
 
-@register("foolbox:NAME", "every attack of foolbox by its own name", paper="")
+@register(
+    "foolbox:NAME",
+    "every attack of foolbox by its own name",
+    norms=("linf", "l2", "l1", "l0"),
+    access="",
+    budget="",
+    aims_at="",
+)
 def build(entry: str, *, norm: str | None = None, goal: str = "untargeted", **parameters: Any) -> "Attack":
     """The attack ``foolbox:entry``.
 

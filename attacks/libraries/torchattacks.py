@@ -108,7 +108,14 @@ def names() -> Mapping[str, str]:
     return runnable(TABLE)
 
 
-@register("torchattacks:NAME", "every attack of torchattacks by its own name", paper="")
+@register(
+    "torchattacks:NAME",
+    "every attack of torchattacks by its own name",
+    norms=("linf", "l2", "l1", "l0"),
+    access="",
+    budget="",
+    aims_at="",
+)
 def build(entry: str, *, norm: str | None = None, goal: str = "untargeted", **parameters: Any) -> "Attack":
     """The attack ``torchattacks:entry``.
 

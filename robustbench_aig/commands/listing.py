@@ -14,7 +14,7 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
 
     Args:
         what: ``models``, ``systems``, ``datasets``, ``recipes``, ``checks`` or a key of ``registries``.
-        registries: attacks and defences.
+        registries: attacks, defences, benchmarks.
         macs: for models, parameters and multiply-adds in place of the zoo.
     """
     if what == "models":

@@ -17,6 +17,7 @@ from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.policy import Deterministic
 from robustbench_aig.experiments.study import Findings, Study, short
 from robustbench_aig.models.classifier import Classifier
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.measure import share
 
@@ -26,6 +27,7 @@ AT_ONCE = 8192
 NONE = "none"
 
 
+@register("graphs", "how many gates must flip before an image is misclassified, over all its graphs")
 def analyze(study: Study) -> Findings:
     """Exact accuracy of both gatings, the share of images that every graph classifies correctly, and for the others how
     many gates the nearest misclassifying graph differs in.

@@ -18,7 +18,7 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.policy import Deterministic, Forced
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.data import load_dataset
-from robustbench_aig.experiments import EXPERIMENTS, claims, costs, extremes, graphs, layers, rates
+from robustbench_aig.experiments import claims, costs, extremes, graphs, layers, rates, registry
 from robustbench_aig.experiments.study import Seen, Study, look
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
@@ -74,7 +74,7 @@ def seen(study: Study) -> list[Seen]:
     return list(look(study, study.models, study.gatings))
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "claims"])
+@pytest.mark.parametrize("experiment", [name for name in registry.table if name != "claims"])
 def test_every_experiment_writes_tables_a_figure_and_where_they_come_from(
     run: Run, folders: Path, tmp_path: Path, experiment: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_claims_do_not_hold_where_gates_are_made_so(many: Study) -> None:
     assert claims.specific(even, many).verdict == "undecided"
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "costs"])
+@pytest.mark.parametrize("experiment", [name for name in registry.table if name != "costs"])
 def test_models_without_gates_are_refused(run: Run, tmp_path: Path, experiment: str) -> None:
     result = run(experiment, "-m", "resnet20@plain", *FEW, "-o", tmp_path)
     refused(result, 2, "gates")
