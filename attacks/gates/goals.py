@@ -59,7 +59,7 @@ class Compute(Labelled):
     sign: int
     route: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     pull: Pull = "probability"
     kappa: float = NEAR
     along: bool = False
@@ -68,7 +68,7 @@ class Compute(Labelled):
         trace = trace_of(view)
         if self.random and trace.layout.routers:
             return self.sign * (trace.running @ unit_weights(trace))
-        wanted = self.sign * lead(trace, self.threshold)
+        wanted = self.sign * (trace.margin if self.random else lead(trace, self.threshold))
         reach = wanted if self.random else hinge(wanted, self.kappa)
         scores = torch.sigmoid(reach) if self.random or self.pull == "probability" else reach
         if trace.layout.exits:  # what is not reached does not run
@@ -120,7 +120,7 @@ class Route(Labelled):
 
     rates: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     pull: Pull = "probability"
     kappa: float = NEAR
     worst: bool = False
@@ -239,7 +239,7 @@ class Stealth(Goal):
     chances: Tensor
     held: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     kappa: float = 0.02
 
     @property

@@ -210,14 +210,11 @@ def layout_of(target: Target) -> Layout:
     return target.layout
 
 
-def threshold_of(target: Target) -> float:
-    """The threshold of a target's gating: 0.5 unless it is deterministic with another (Eq. 12)."""
-    return target.gating.threshold if target.gating.kind == "deterministic" else 0.5
-
-
-def lead(trace: Trace, threshold: float) -> Tensor:
-    """(…, N, L) by how much each margin is on the side of running, under a threshold."""
-    return trace.margin if threshold == 0.5 else trace.margin - trace.layout.shift(threshold).to(trace.margin)
+def lead(trace: Trace, threshold: float | None) -> Tensor:
+    """(…, N, L) by how much each margin is on the side of running, under a gating's threshold (Eq. 12)."""
+    if threshold is None and not trace.layout.exits:
+        return trace.margin
+    return trace.margin - trace.layout.shift(threshold).to(trace.margin)
 
 
 def select(target: Target, images: Tensor) -> View:

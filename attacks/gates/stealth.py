@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.goals import Stealth
-from attacks.gates.objectives import SELECTION_DRAWS, select, threshold_of, trace_of
+from attacks.gates.objectives import SELECTION_DRAWS, select, trace_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
@@ -30,5 +30,5 @@ class Hold(GateAttack):
             images.new_zeros(len(images), 0) if along.chance is None else along.chance.transpose(0, 1),
             held.transpose(0, 1),
             target.gating.stochastic,
-            threshold_of(target),
+            target.gating.threshold,
         )

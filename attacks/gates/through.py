@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.common.losses import ce
 from attacks.gates.base import GateAttack, require_decisions
-from attacks.gates.objectives import Goal, error, hinge, layout_of, lead, threshold_of, trace_of
+from attacks.gates.objectives import Goal, error, hinge, layout_of, lead, trace_of
 from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes, route_number
 from robustbench_aig.contracts.forward import View, stacked
 from robustbench_aig.contracts.network import is_dynamic
@@ -40,7 +40,7 @@ class ThroughGates(Goal):
     table: Tensor
     graphs: Tensor
     random: bool
-    threshold: float
+    threshold: float | None
     pull: Literal["error", "loss", "route"] = "error"
     choice: int = 0
     worst: bool = False
@@ -123,7 +123,7 @@ class Through(GateAttack):
             target.spend(torch.cat([part.work for part in parts]) // layout.running + 1)
         found = oracle(model, seen, labels, self.AIMS, _reach_scale(target, images, self.norm))
         random = target.gating.stochastic
-        return ThroughGates(labels, images, target, table, found.graphs, random, threshold_of(target))
+        return ThroughGates(labels, images, target, table, found.graphs, random, target.gating.threshold)
 
 
 def _reach_scale(target: Target, images: Tensor, norm: str) -> Tensor:

@@ -372,7 +372,7 @@ def evaluate(
         model: the network.
         data: the images.
         device: where the network is.
-        stochastic_seed: sample the gates once per image with this seed; None thresholds them at 0.5.
+        stochastic_seed: sample the gates once per image with this seed; None takes the usual threshold.
         batch_size: images per pass; the result does not depend on it.
     """
     model.eval()
