@@ -328,7 +328,7 @@ def test_a_random_model_is_one_function_of_the_image(gated):
     assert torch.equal(model(gated.images), logits)
     order = torch.arange(len(gated.images) - 1, -1, -2)
     torch.testing.assert_close(model(gated.images[order]), logits[order], atol=1e-5, rtol=1e-5)
-    noise = logistic(0, "craft", torch.tensor([-1]), gated.gates, range(5))[:, 0]
+    noise = logistic(0, "craft", torch.tensor([-1]), len(gated.network.layout), range(5))[:, 0]
     probabilities = [
         gated.network.traced(gated.images, Stochastic(row.expand(len(gated.images), -1)))[0].softmax(1) for row in noise
     ]

@@ -74,7 +74,7 @@ def test_a_checkpoint_loads_as_what_was_saved(checkpoint: Path) -> None:
     for specification in (f"aig20@{checkpoint}", str(checkpoint), f"aig20@{checkpoint / 'weights.safetensors'}"):
         model = load_model(specification)
         assert close(model, original, images(8, 1))
-        assert model.gates == len(model.block_names) == 9
+        assert len(model.units) == 9
         assert model.classes == 10
         assert not model.network.training
         assert model.image_shape == (1, 8, 8)
@@ -292,7 +292,7 @@ def factory(tmp_path: Path) -> Path:
 def test_a_factory_gives_a_model_that_its_code_identifies(factory: Path) -> None:
     first = load_model(f"{factory}:logits")
     check(first, images(8, 1), 10)
-    assert first.gates == 0
+    assert first.layout is None
     factory.write_text(FACTORY.replace("{shift}", "1"))
     assert load_model(f"{factory}:logits").weights_hash != first.weights_hash
 
