@@ -38,17 +38,19 @@ class Passes:
         backwards: backward passes.
         gradients: gradients asked for (one averages over all draws).
         stalled: how many of them were zero in every pixel, so that they said nothing.
+        nonfinite: how many of them had a NaN or infinite entry; attacks see 0 in its place.
     """
 
     forwards: Tensor
     backwards: Tensor
     gradients: Tensor
     stalled: Tensor
+    nonfinite: Tensor
 
     @classmethod
     def none(cls, images: int, device: torch.device | None = None) -> "Passes":
         """Counters at zero."""
-        return cls(*(torch.zeros(images, dtype=torch.int64, device=device) for _ in range(4)))
+        return cls(*(torch.zeros(images, dtype=torch.int64, device=device) for _ in range(5)))
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ class Target:
     def differentiate(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Values (N,) and input gradient of any function of the images; counts a gradient, but no passes.
 
+        Entries of the gradient that are NaN or infinite are counted and become 0, so that steps ignore them.
+
         Raises:
             RuntimeError: no gradient reaches the images (torch's own message).
         """
@@ -211,6 +215,8 @@ class Target:
             values = function(inputs)
             (gradient,) = torch.autograd.grad(values.sum(), inputs)
         self._count(self.passes.gradients, 1)
+        self.passes.nonfinite.index_add_(0, self.rows, (~gradient.isfinite()).flatten(1).any(1).long())
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         self.passes.stalled.index_add_(0, self.rows, (gradient.flatten(1) == 0).all(1).long())
         return values.detach(), gradient
 
