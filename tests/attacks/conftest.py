@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, Target, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.resnet import CifarResNet
 
@@ -29,7 +30,6 @@ class Victim:
         return Target(
             self.network,
             Gating.parse(gating),
-            self.gates,
             torch.arange(count),
             torch.arange(count),
             Passes.none(count),
