@@ -17,6 +17,7 @@ class Identity(Attack):
     name: ClassVar[str] = "identity"
     needs_gradient: ClassVar[bool] = False
     iterated: ClassVar[bool] = False
+    control: ClassVar[bool] = True
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         return images.repeat(len(budgets), 1, 1, 1, 1)

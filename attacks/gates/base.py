@@ -63,6 +63,10 @@ class GateAttack(Attack):
         if self.steps < 1 or self.restarts < 1 or self.draws < 0:
             raise ValueError("steps and restarts must be 1 or more, draws 0 or more")
 
+    @property
+    def aims_at_class(self) -> bool:
+        return False
+
     def search(self, target: Target) -> Search:
         """How hard to search."""
         starts = self.sampled_starts if target.gating.stochastic else self.starts

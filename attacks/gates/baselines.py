@@ -21,7 +21,7 @@ from attacks.common.norms import direction, normal, per_image, project, uniform
 from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
-from attacks.gates.joint import Aim, aim_goal
+from attacks.gates.joint import AT_CLASS, Aim, aim_goal
 from attacks.gates.objectives import Goal, extreme_route, trace_of
 from attacks.gates.optimiser import colour_shift
 from robustbench_aig.contracts.forward import View
@@ -139,6 +139,10 @@ class Baseline(GateAttack):
     sampled_starts: ClassVar[tuple[Start, ...]] = ("mean", "best", "random")
 
     aim: Aim = "open"
+
+    @property
+    def aims_at_class(self) -> bool:
+        return self.aim in AT_CLASS
 
     def aimed(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
         """The goal that judges."""

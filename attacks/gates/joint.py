@@ -17,6 +17,9 @@ from robustbench_aig.contracts.target import Target
 Aim = Literal["open", "close", "flip", "misclassify", "stealth", "through"]
 """Compute up or down, every gate the other way, a wrong class: by any means, with the gates held, through the gates."""
 
+AT_CLASS: tuple[Aim, ...] = ("misclassify", "stealth")
+"""The aims whose success is a wrong class of the perturbed image."""
+
 
 def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
     """The goal of an aim, with the label free."""
@@ -46,6 +49,10 @@ class Joint(GateAttack):
     LADDER: ClassVar[tuple[float, ...]] = (0.0, 1.0, 0.0, 4.0)
 
     gates: Literal["open", "close", "flip"] = "flip"
+
+    @property
+    def aims_at_class(self) -> bool:
+        return True
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Misclassify:
         gates = aim_goal(self.gates, target, images, labels)

@@ -19,6 +19,11 @@ class Hold(GateAttack):
     """
 
     name: ClassVar[str] = "gates:stealth"
+    clean_on_failure: ClassVar[bool] = True
+
+    @property
+    def aims_at_class(self) -> bool:
+        return True
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Stealth:
         require_decisions(target, self.name)

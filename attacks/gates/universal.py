@@ -12,7 +12,7 @@ from attacks.common.norms import direction, limit
 from attacks.gates.ascent import DRAW_STRIDE
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import estimate, judge, resolve
-from attacks.gates.joint import Aim, aim_goal
+from attacks.gates.joint import AT_CLASS, Aim, aim_goal
 from attacks.gates.objectives import Goal
 from attacks.gates.optimiser import require_gate_gradient
 from attacks.gates.reference import on_reference, reference_of
@@ -38,6 +38,10 @@ class Universal(GateAttack):
     restarts: int = 2
     aim: Aim = "open"
     per_class: bool = False
+
+    @property
+    def aims_at_class(self) -> bool:
+        return self.aim in AT_CLASS
 
     @property
     def learns(self) -> bool:

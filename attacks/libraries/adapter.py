@@ -65,7 +65,7 @@ class Attackable(nn.Module):
         self._clean, self._labels = images, labels
         self._draws = range(target.draws if target.stochastic else 1)
         self._shared = torch.tensor([_SHARED], device=images.device)
-        self._forwards = self._backwards = self._gradients = self._stalled = self._nonfinite = 0
+        self._forwards = self._backwards = self._gradients = self._stalled = self._nonfinite = self._unclear = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """A fresh tensor of logits at every call."""
@@ -74,6 +74,7 @@ class Attackable(nn.Module):
         logits = self._logits(images, differentiable)
         self._forwards += len(images) * len(self._draws)
         unclear = ~finite(logits)
+        self._unclear += int(unclear.sum())
         if bool(unclear.any()):
             logits = torch.where(unclear[:, None], self._as_labelled(images, logits), logits)
         if "logits above 0" in self._capability.needs:
@@ -87,7 +88,7 @@ class Attackable(nn.Module):
     def settle(self) -> None:
         """Add the passes to the target's counters, spread evenly, since libraries do not tell images apart.
 
-        Gradients with NaN or infinity go to the share of the images that they are of the gradients.
+        What was NaN or infinite goes to the share of the images that it is of all gradients, or passes.
         """
         rows, passes = self.target.rows, self.target.passes
         for counter, total in (
@@ -97,8 +98,12 @@ class Attackable(nn.Module):
             (passes.stalled, self._stalled),
         ):
             _spread(counter, rows, total)
-        if self._nonfinite:
-            _spread(passes.nonfinite, rows[: -(-self._nonfinite * len(rows) // self._gradients)], self._nonfinite)
+        for counter, some, total in (
+            (passes.nonfinite, self._nonfinite, self._gradients),
+            (passes.unclear, self._unclear * len(self._draws), self._forwards),
+        ):
+            if some:
+                _spread(counter, rows[: -(-some * len(rows) // total)], some)
 
     def _as_labelled(self, images: Tensor, logits: Tensor) -> Tensor:
         """Logits (n, classes) that name the label of the clean image nearest to each of the images."""
@@ -168,6 +173,9 @@ class LibraryAttack(Attack):
         object.__setattr__(self, "norm", self.request.norm)
         object.__setattr__(self, "name", self.request.name)
         object.__setattr__(self, "needs_gradient", capability.access == "white-box")
+        object.__setattr__(self, "control", capability.control)
+        kept = capability.clean_on_failure or capability.budget == "minimal"
+        object.__setattr__(self, "clean_on_failure", kept)
         object.__setattr__(self, "iterated", capability.iterated and capability.access != "none")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:

@@ -31,8 +31,17 @@ class Attack(ABC):
     and the passes stay full."""
     follows_noise: ClassVar[bool] = True
     """Whether it can attack each image under the noise of that image."""
+    control: ClassVar[bool] = False
+    """Whether it is meant to leave images as they are."""
+    clean_on_failure: ClassVar[bool] = False
+    """Whether an image that it cannot break within the budget comes back as it was."""
 
     norm: Norm = "linf"
+
+    @property
+    def aims_at_class(self) -> bool:
+        """Whether success is a wrong class, so that accuracy under the attack says something about robustness."""
+        return True
 
     @property
     def learns(self) -> bool:

@@ -51,6 +51,7 @@ class Spent:
     gradients: npt.NDArray[np.int64]
     stalled: npt.NDArray[np.int64]
     nonfinite: npt.NDArray[np.int64]
+    unclear: npt.NDArray[np.int64]
 
 
 def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, spent: Spent | None) -> dict[str, Any]:
@@ -102,14 +103,14 @@ def _flip_rate(cell: Cell, before: npt.NDArray[np.bool_], after: npt.NDArray[np.
 
 def measures(outcome: Outcome, spent: Spent) -> dict[str, float]:
     """Shares in [0, 1] that the audit reads: of images that were invalid, returned unperturbed, or got logits with NaN
-    or infinity in some draw; of images that gradients were asked for, those that got only zeros, or NaN or infinity."""
+    or infinity in some pass; of images that gradients were asked for, those that got only zeros, or NaN or infinity."""
     asked = spent.gradients > 0
     blind = asked & (spent.stalled == spent.gradients)
     total = max(1, int(asked.sum()))
     return {
         "invalid": float(outcome.invalid.mean()),
         "unperturbed": float((outcome.linf == 0).mean()),
-        "nonfinite_logits": float((outcome.scores.nonfinite > 0).mean()),
+        "nonfinite_logits": float(((outcome.scores.nonfinite > 0) | (spent.unclear > 0)).mean()),
         "zero_gradient": float(blind.sum() / total),
         "nonfinite_gradient": float((asked & (spent.nonfinite > 0)).sum() / total),
     }
