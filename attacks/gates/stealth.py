@@ -1,6 +1,7 @@
 """``gates:stealth``: a wrong class while every gate decides as on the clean image, so that no graph monitor sees it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class Hold(GateAttack):
 
     An image counts only where it is wrong *and* its graph is unchanged; one without such a candidate stays clean.
     """
+
+    clean_on_failure: ClassVar[bool] = True
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Stealth:
         require_decisions(target, self.name)

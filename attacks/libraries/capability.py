@@ -31,6 +31,8 @@ class Capability:
         steps: parameters whose default follows the budget: default value x budget / default budget.
         filled: parameters that get another default here than in the library.
         needs: what the adapter prepares for it.
+        control: it is meant to leave images as they are.
+        clean_on_failure: the library returns the clean image where it does not break an image.
         channels: the only number of image channels that it takes.
         note: what a user should know.
         missing: why it cannot run; empty if it can.
@@ -45,6 +47,8 @@ class Capability:
     steps: tuple[str, ...] = ()
     filled: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
+    control: bool = False
+    clean_on_failure: bool = False
     channels: int | None = None
     note: str = ""
     missing: str = ""

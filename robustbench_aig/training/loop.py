@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.network import DynamicNetwork, Lesson, is_dynamic
 from robustbench_aig.contracts.noise import Stage, logistic
 from robustbench_aig.contracts.policy import Policy, Relaxed, Stochastic
@@ -345,7 +346,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
+        correct = right(logits.detach(), labels).sum()
         sums = torch.stack([loss.detach().double() * len(labels), correct.double()])
         return sums if opened is None else torch.cat([sums, opened.detach().double().sum(0)])
 
@@ -385,7 +386,7 @@ def evaluate(
         view = forward(model, gating, images, Draws(stochastic_seed or 0, "score", data.ids[rows].to(device), [0]))
         if view.trace is not None:
             opened += view.trace.open[0].double().sum(0).cpu()
-        correct += int((view.logits[0].argmax(1).cpu() == data.labels[rows]).sum())
+        correct += int(right(view.logits[0].cpu(), data.labels[rows]).sum())
     return correct / len(data), (opened / len(data)).tolist()
 
 
@@ -433,5 +434,5 @@ def under_attack(
         labels = data.labels[rows].to(device)
         points = pgd(forward, images, labels, None, generator, eps=eps, steps=steps, step=step, start=start)
         with torch.no_grad():
-            correct += int((model(points).argmax(1) == labels).sum())
+            correct += int(right(model(points), labels).sum())
     return correct / len(data)

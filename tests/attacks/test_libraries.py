@@ -212,8 +212,8 @@ def test_fgsm_is_bit_equal_with_the_libraries(network):
 
 
 def test_steps_follow_the_budget_unless_given(network):
-    images, _ = survey.images(2, seed=2)
-    model = Attackable(survey.target(network, 2), images, PLAIN)
+    images, labels = survey.images(2, seed=2)
+    model = Attackable(survey.target(network, 2), images, labels, PLAIN)
     assert attacks.make("torchattacks:PGD")._build(model, images, 0.1).alpha == pytest.approx(0.025)
     assert attacks.make("torchattacks:PGD:alpha=0.01")._build(model, images, 0.1).alpha == 0.01
     assert attacks.make("torchattacks:PIFGSM")._build(model, images, 0.1).max_epsilon == 0.1
@@ -222,8 +222,8 @@ def test_steps_follow_the_budget_unless_given(network):
 
 
 def test_autoattack_runs_for_a_hundred_steps_and_targets_the_classes_that_there_are(network):
-    images, _ = survey.images(2, seed=2)
-    model = Attackable(survey.target(network, 2), images, PLAIN)
+    images, labels = survey.images(2, seed=2)
+    model = Attackable(survey.target(network, 2), images, labels, PLAIN)
     parts = attacks.make("torchattacks:AutoAttack")._build(model, images, 0.1)._autoattack.attacks
     assert [getattr(part, "steps", None) for part in parts] == [100, 100, 100, None]
     assert parts[1].n_target_classes == survey.CLASSES - 1
@@ -323,7 +323,7 @@ def test_passes_are_counted_per_image(network):
 
 def test_a_random_model_is_one_function_of_the_image(gated):
     target = gated.target("stochastic", draws=5)
-    model = Attackable(target, gated.images, PLAIN)
+    model = Attackable(target, gated.images, gated.labels, PLAIN)
     logits = model(gated.images)
     assert torch.equal(model(gated.images), logits)
     order = torch.arange(len(gated.images) - 1, -1, -2)
@@ -339,12 +339,12 @@ def test_a_random_model_is_one_function_of_the_image(gated):
 
 
 def test_a_model_without_randomness_is_itself(gated):
-    model = Attackable(gated.target("deterministic", draws=5), gated.images, PLAIN)
+    model = Attackable(gated.target("deterministic", draws=5), gated.images, gated.labels, PLAIN)
     assert torch.equal(model(gated.images), gated.network(gated.images))
 
 
 def test_outputs_are_fresh_and_training_modes_out_of_reach(gated):
-    model = Attackable(gated.target("deterministic"), gated.images, PLAIN)
+    model = Attackable(gated.target("deterministic"), gated.images, gated.labels, PLAIN)
     logits = model(gated.images)
     model(gated.images).fill_(7)
     model.train()
@@ -356,7 +356,7 @@ def test_outputs_are_fresh_and_training_modes_out_of_reach(gated):
 def test_gates_pass_gradients_as_the_attacker_wants(gated):
     gradients = []
     for kind in ("none", "straight-through"):
-        model = Attackable(gated.target("stochastic", draws=3, gate_gradient=kind), gated.images, PLAIN)
+        model = Attackable(gated.target("stochastic", draws=3, gate_gradient=kind), gated.images, gated.labels, PLAIN)
         images = gated.images.clone().requires_grad_()
         gradients.append(torch.autograd.grad(model(images).square().sum(), images)[0])
     assert not torch.allclose(*gradients)
@@ -367,7 +367,7 @@ def test_the_defence_stands_in_front_with_its_surrogate(specification, plain):
     defense = defenses.make(specification)
     surrogate = defense.surrogates[-1] if defense.surrogates else None
     target = plain.target(draws=3, defense=defense, surrogate=surrogate)
-    model = Attackable(target, plain.images, PLAIN)
+    model = Attackable(target, plain.images, plain.labels, PLAIN)
     if defense.deterministic:
         torch.testing.assert_close(model(plain.images), plain.network(defense(plain.images)))
     assert torch.equal(model(plain.images), model(plain.images))
@@ -394,7 +394,7 @@ def test_attacks_a_random_model(name, gated):
     budgets = {"linf": [0.02, 0.3], "l2": [0.2, 3.0]}[attack.norm]
     crafted = craft(attack, target, gated.images[:6], gated.labels[:6], budgets)
     assert not crafted.invalid.any()
-    model = Attackable(target, gated.images[:6], PLAIN)
+    model = Attackable(target, gated.images[:6], gated.labels[:6], PLAIN)
     right = [(model(images).argmax(1) == gated.labels[:6]).sum() for images in (gated.images[:6], crafted.images[-1])]
     assert right[1] < right[0]
     assert target.passes.forwards[:6].min() >= 4

@@ -183,7 +183,7 @@ def made(study: Study, chances: np.ndarray) -> Seen:
     correct = np.ones(opened.shape[:2], bool)
     prob = chances[study.labels].astype(np.float32)
     empty = np.zeros(len(study.labels))
-    scores = Scores(correct, empty.astype(np.int16), opened, prob, empty)
+    scores = Scores(correct, empty.astype(np.int16), empty.astype(np.uint16), opened, prob, empty)
     return Seen(study.models[0], Gating("stochastic"), scores, 5)
 
 
