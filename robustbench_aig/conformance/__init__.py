@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from robustbench_aig.conformance import costs, decisions, gradients, plain
+from robustbench_aig.conformance import asking, costs, decisions, gradients, plain
 from robustbench_aig.conformance.case import (
     REGISTERED,
     Broken,
@@ -24,7 +24,7 @@ from robustbench_aig.models.classifier import remedy_of
 
 __all__ = ["REQUIREMENTS", "Finding", "Outcome", "Requirement", "Subject", "examine"]
 
-_ORDER = [module.__name__ for module in (plain, decisions, gradients, costs)]
+_ORDER = [module.__name__ for module in (asking, plain, decisions, gradients, costs)]
 
 REQUIREMENTS: tuple[Requirement, ...] = tuple(sorted(REGISTERED, key=lambda own: _ORDER.index(own.function.__module__)))
 """All of them, in the order in which they are tested."""
@@ -78,4 +78,4 @@ def _tested(requirement: Requirement, subject: Subject, told: dict[str, str]) ->
         if symptom in told:
             return Outcome("n.a.", f"the network fails as in '{told[symptom]}'")
         told[symptom] = requirement.title
-        return Outcome("FAIL", symptom, remedy_of(symptom, "make the pass work on images of this shape"))
+        return Outcome("FAIL", symptom, remedy_of(symptom, requirement.remedy))

@@ -59,28 +59,35 @@ class Requirement:
         title: a few words.
         part: ``plain`` for every network, ``dynamic`` for those that decide.
         function: maps a subject to an outcome.
+        remedy: where the network raises an exception.
     """
 
     title: str
     part: Literal["plain", "dynamic"]
-    function: "Callable[[Subject], Outcome]"
+    function: "Function"
+    remedy: str
 
 
 REGISTERED: list[Requirement] = []
 """Every requirement, as the decorators below find them."""
 
 
-def plain(title: str) -> Callable[["Callable[[Subject], Outcome]"], "Callable[[Subject], Outcome]"]:
+Function = Callable[["Subject"], Outcome]
+
+WORKS = "make the pass work on images of this shape"
+
+
+def plain(title: str, remedy: str = WORKS) -> Callable[[Function], Function]:
     """Register a requirement on every network."""
-    return lambda function: _register(Requirement(title, "plain", function))
+    return lambda function: _register(Requirement(title, "plain", function, remedy))
 
 
-def dynamic(title: str) -> Callable[["Callable[[Subject], Outcome]"], "Callable[[Subject], Outcome]"]:
+def dynamic(title: str, remedy: str = WORKS) -> Callable[[Function], Function]:
     """Register a requirement on networks that decide."""
-    return lambda function: _register(Requirement(title, "dynamic", function))
+    return lambda function: _register(Requirement(title, "dynamic", function, remedy))
 
 
-def _register(requirement: Requirement) -> "Callable[[Subject], Outcome]":
+def _register(requirement: Requirement) -> Function:
     REGISTERED.append(requirement)
     return requirement.function
 
@@ -112,32 +119,40 @@ class Subject:
     seed: int = 0
 
     def call(self, images: Tensor) -> Any:
-        """What a plain call of the network returns.
+        """What a plain call of the network returns for a copy of images (n, C, H, W), into which it may write.
 
         Raises:
             Broken: it raised an exception.
         """
-        return guarded(self.network, images)
+        return guarded(self.network, images.clone())
 
     def logits(self, images: Tensor) -> Tensor:
         """(n, classes) of a plain call.
 
         Raises:
-            Broken: it raised an exception, or returned something else.
+            Broken: it raised an exception.
+            NotApplicable: it returned something else, which the test of logits says.
         """
         output = self.call(images)
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
-            got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise Broken(f"{len(images)} images give {got}, not logits (N, classes)")
+            raise NotApplicable("the network does not return logits (N, classes)")
         return output
 
     def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, Trace]:
         """Logits (n, classes) and the trace under a policy.
 
         Raises:
-            Broken: the network raised an exception.
+            Broken: the network raised an exception, or returned something else.
         """
-        logits, trace = guarded(self.dynamic.traced, images, policy)
+        logits, trace = guarded(self.dynamic.traced, images.clone(), policy)
+        layout = self.dynamic.layout
+        for name, part in (("margin", trace.margin), ("open", trace.open)):
+            if part.shape != (len(images), len(layout)):
+                raise Broken(f"'traced' gives a trace whose '{name}' is not (N, {len(layout)}) for N images")
+        if trace.layout != layout:
+            raise Broken("'traced' gives a trace with another layout than the network's")
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise Broken("'traced' does not give logits (N, classes) for N images")
         return logits, trace
 
     @property
@@ -159,9 +174,11 @@ class Subject:
 
     @cached_property
     def steady(self) -> bool:
-        """Whether two passes over the images agree."""
+        """Whether two passes over the images agree in logits and decisions."""
         with torch.no_grad():
-            return far(self.logits(self.images), self.clean) <= self.slack
+            if far(self.logits(self.images), self.clean) > self.slack:
+                return False
+            return not is_dynamic(self.network) or torch.equal(self.again.open, self.decided[1].open)
 
     def require_steady(self) -> None:
         """Raises NotApplicable where two passes differ anyway."""
@@ -173,6 +190,12 @@ class Subject:
         """Logits and trace of the images under the threshold 0.5."""
         with torch.no_grad():
             return self.traced(self.images, Deterministic())
+
+    @cached_property
+    def again(self) -> Trace:
+        """The trace of another such pass."""
+        with torch.no_grad():
+            return self.traced(self.images, Deterministic())[1]
 
     @cached_property
     def clear(self) -> Tensor:

@@ -1,6 +1,6 @@
 """What a network that decides must do: ask for what it declares, and do what the policy says, image by image."""
 
-from math import comb, factorial
+from math import comb, factorial, log
 
 import torch
 from torch import Tensor
@@ -8,7 +8,6 @@ from torch import Tensor
 from robustbench_aig.conformance.case import (
     FOLLOW,
     SLACK,
-    Broken,
     NotApplicable,
     Outcome,
     Subject,
@@ -23,46 +22,19 @@ from robustbench_aig.contracts.network import Stepwise, sampled, training_flag
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
 from robustbench_aig.contracts.trace import Trace
 
-ASK = "in 'run', ask for every decision once, in the order of the list given to 'super().__init__'"
-
 THRESHOLDS = (0.5, 0.3, 0.8)
 
 DRAWS = 32
 """Draws of each image whose rates are held against their chances."""
 
-SIGMAS = 5.0
-"""Standard errors that a rate may be off; by chance one rate in two million is."""
+CHANCE = 1e-6
+"""The probability at most with which a sound network fails the test of sampling."""
 
 ORDERS = 5040
 """Orders of drawing a router's units that are summed up to get their chances."""
 
 ROUTES = 64
 """All routes are forced, or enumerated, where there are so many or fewer."""
-
-
-@dynamic("decisions asked")
-def asked(subject: Subject) -> Outcome:
-    """With every unit running, the network asks for each decision that it declares, and the trace has their shapes."""
-    layout = subject.dynamic.layout
-    try:
-        with torch.no_grad():
-            logits, trace = subject.traced(subject.images, Forced(subject.everything[None]))
-    except Broken as error:
-        return failed(str(error), ASK)
-    wanted = (len(subject.images), len(layout))
-    for name, part in (("margin", trace.margin), ("open", trace.open)):
-        if tuple(part.shape) != wanted:
-            return failed(f"the trace's '{name}' is {tuple(part.shape)}, not {wanted}", FOLLOW)
-    if trace.layout != layout:
-        return failed("the trace has another layout than the network", FOLLOW)
-    wild = ~trace.margin.isfinite().all(0)
-    if wild.any():
-        name = layout.names[int(wild.nonzero()[0])]
-        return failed(f"the margin of '{name}' is NaN or infinite", "look for log, a division or infinity before it")
-    if logits.shape != subject.clean.shape:
-        return failed(f"logits are {tuple(logits.shape)} when forced, {tuple(subject.clean.shape)} otherwise", FOLLOW)
-    count = len(layout.decisions)
-    return passed(f"{count} decision{'s' * (count > 1)}, units {', '.join(_ends(layout.names))}")
 
 
 @dynamic("plain calls")
@@ -83,11 +55,9 @@ def plain_calls(subject: Subject) -> Outcome:
 def repeats(subject: Subject) -> Outcome:
     """Two passes under one threshold decide alike."""
     trace = subject.decided[1]
-    with torch.no_grad():
-        again = subject.traced(subject.images, Deterministic())[1]
-    changed = int((again.open != trace.open).sum())
+    changed = int((subject.again.open != trace.open).sum())
     if changed:
-        return failed(f"{changed} of {again.open.numel()} decisions change from pass to pass", FOLLOW)
+        return failed(f"{changed} of {trace.open.numel()} decisions change from pass to pass", FOLLOW)
     return passed(f"two passes decide alike; {trace.open[trace.reached].mean():.0%} of the units that are reached run")
 
 
@@ -110,6 +80,7 @@ def own_forced(subject: Subject) -> Outcome:
 @dynamic("other decisions forced")
 def other_forced(subject: Subject) -> Outcome:
     """A forced route is taken, whatever the network says of it."""
+    subject.require_steady()
     layout = subject.dynamic.layout
     everything = subject.everything
     if layout.count <= ROUTES:
@@ -129,6 +100,7 @@ def other_forced(subject: Subject) -> Outcome:
 @dynamic("margins and decisions")
 def margins(subject: Subject) -> Outcome:
     """Under a threshold, the units whose margin exceeds it run, and of a router those of the largest scores."""
+    subject.require_steady()
     layout = subject.dynamic.layout
     for threshold in THRESHOLDS:
         with torch.no_grad():
@@ -143,24 +115,29 @@ def margins(subject: Subject) -> Outcome:
 
 @dynamic("sampling")
 def sampling(subject: Subject) -> Outcome:
-    """Sampled units run as often as their chances say."""
-    layout = subject.dynamic.layout
+    """Sampled units run as often as their chances say, both over all draws and where they should run more often than
+    not, against where they should not.
+
+    How far the sums may be off is bounded for draws whose chances depend on those before (Freedman 1975, Theorem 1.6).
+    """
+    names = subject.dynamic.layout.names
     trace = guarded(sampled, subject.dynamic, subject.images, subject.noise(DRAWS))[1]
     chance = _chances(trace).double()
     known = ~chance.isnan().flatten(0, -2).any(0)
     if not known.any():
         raise NotApplicable("the chances of routers that choose so many units are not summed up")
-    reached = trace.reached
-    wanted, spread = (torch.where(reached, part, 0.0).flatten(0, -2).sum(0) for part in (chance, chance * (1 - chance)))
-    ran = trace.open.double().flatten(0, -2).sum(0)
-    score = torch.where(known, (ran - wanted).abs() / (spread.sqrt() + 1 / SIGMAS), 0.0)
-    worst = int(score.argmax())
-    if score[worst] > SIGMAS:
-        total = int(reached[..., worst].sum())
-        symptom = f"'{layout.names[worst]}' ran in {ran[worst]:.0f} of {total} draws, and its chances sum to"
-        return failed(f"{symptom} {wanted[worst]:.0f}", FOLLOW)
-    draws = DRAWS * len(subject.images)
-    return passed(f"over {draws} draws no unit is off by more than {score[worst]:.1f} standard errors")
+    chance = chance.nan_to_num()
+    off = torch.where(trace.reached, trace.open.double() - chance, 0.0)
+    sums = torch.stack([(off * sign).sum((0, 1)).abs() for sign in (1, torch.where(chance > 0.5, 1, -1))])
+    variance = torch.where(trace.reached, chance * (1 - chance), 0.0).sum((0, 1))
+    level = log(2 * sums.numel() / CHANCE)
+    allowed = level / 3 + (level**2 / 9 + 2 * level * variance).sqrt()
+    share = torch.where(known, sums.amax(0) / allowed, 0.0)
+    worst, total = int(share.argmax()), DRAWS * len(subject.images)
+    if share[worst] > 1:
+        symptom = f"'{names[worst]}' decides in {sums[:, worst].max():.0f} of {total} draws against its chances"
+        return failed(f"{symptom}, and {allowed[worst]:.0f} are within chance", FOLLOW)
+    return passed(f"over {total} draws, units are off by {share[worst]:.0%} of what is within chance at most")
 
 
 @dynamic("draws stand alone")
@@ -201,6 +178,7 @@ def draws_alone(subject: Subject) -> Outcome:
 @dynamic("training flag")
 def training(subject: Subject) -> Outcome:
     """Decisions follow the policy alone, whatever the training flag, which attack libraries switch."""
+    subject.require_steady()
     for policy in (Deterministic(), Stochastic(subject.noise(1)[0], "none")):
         with torch.no_grad():
             trace = subject.traced(subject.images, policy)[1]
@@ -232,10 +210,6 @@ def enumeration(subject: Subject) -> Outcome:
     if off > SLACK:
         return failed(f"the routes' probabilities miss a sum of 1 by {off:.2g}", "let 'score' read its state alone")
     return passed(f"all {network.layout.count} routes give the same together and alone")
-
-
-def _ends(names: tuple[str, ...]) -> tuple[str, ...]:
-    return names if len(names) < 5 else (*names[:3], "…", names[-1])
 
 
 def _chances(trace: Trace) -> Tensor:

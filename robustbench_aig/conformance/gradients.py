@@ -1,8 +1,6 @@
 """What a network that decides must let through: gradients, and decisions between 0 and 1."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,43 +23,6 @@ from robustbench_aig.contracts.policy import Expected, Forced, Policy
 FEW = 4
 """Images that are differentiated."""
 
-SQUASHING = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
-
-MOVING = (
-    "Amax",
-    "Clone",
-    "Index",
-    "Max",
-    "Neg",
-    "Reshape",
-    "Select",
-    "Slice",
-    "Squeeze",
-    "ToCopy",
-    "View",
-    "UnsafeView",
-)
-"""Operations that autograd may record between a probability and the decision that is asked with it."""
-
-
-@dynamic("log-odds")
-def log_odds(subject: Subject) -> Outcome:
-    """Decisions are asked with log-odds and scores, not with the output of a sigmoid or a softmax."""
-    layout = subject.dynamic.layout
-    policy = _Leaves(subject.everything[None])
-    images = subject.images[:1].clone().requires_grad_()
-    with torch.enable_grad():
-        subject.traced(images, policy)
-    for decision, asked in zip(layout.decisions, policy.asked, strict=False):
-        for name in _behind(asked.grad_fn):
-            if name in SQUASHING:
-                return failed(
-                    f"'{decision.names[0]}' is asked with the output of a {SQUASHING[name]}, which is never below 0",
-                    "ask with what goes into it; where there is only a probability p, with torch.logit(p)",
-                )
-    low, high = (float(value) for value in torch.cat([asked.detach().flatten() for asked in policy.asked]).aminmax())
-    return passed(f"decisions are asked with numbers from {low:.2g} to {high:.2g}")
-
 
 @dynamic("skipping and scaling")
 def skipping(subject: Subject) -> Outcome:
@@ -81,7 +42,9 @@ def skipping(subject: Subject) -> Outcome:
         apart = far(skipped, scaled.detach())
         if apart > subject.slack:
             return failed(f"skipping units and multiplying them by 0 differ by {apart:.2g}", MULTIPLY)
-        found = torch.autograd.grad(scaled.sum(), policy.leaves, allow_unused=True)
+        found: tuple[Tensor | None, ...] = (None,)
+        if policy.leaves and scaled.requires_grad:
+            found = torch.autograd.grad(scaled.sum(), policy.leaves, allow_unused=True)
         for decision, reached in zip(layout.decisions, found, strict=False):
             if reached is None:
                 return failed(f"no gradient goes from the logits to the decision on '{decision.names[0]}'", MULTIPLY)
@@ -113,7 +76,7 @@ def margins(subject: Subject) -> Outcome:
     return passed(f"it goes from all {len(layout)} margins to the images")
 
 
-@dynamic("expected gating")
+@dynamic("expected gating", MULTIPLY)
 def expected(subject: Subject) -> Outcome:
     """Where every unit runs and is scaled by its chance, decisions are these chances and logits are finite."""
     try:
@@ -122,20 +85,19 @@ def expected(subject: Subject) -> Outcome:
     except Broken as error:
         if isinstance(error.__cause__, NotImplementedError):
             raise NotApplicable(f"the network refuses it: {error.__cause__}") from None
-        return failed(f"given decisions between 0 and 1, {error}", MULTIPLY)
-    if far(trace.open, trace.prob * trace.reached) > SLACK:
-        return failed("decisions are not the chances of running", FOLLOW)
+        raise
     if not logits.isfinite().all():
         return failed("logits are NaN or infinite where units are scaled by their chances", MULTIPLY)
+    if far(trace.open, trace.prob * trace.reached) > SLACK:
+        return failed("decisions are not the chances of running", FOLLOW)
     return passed(f"it runs; units are scaled by {trace.open.mean():.2f} in the mean")
 
 
 @dataclass(frozen=True)
 class _Leaves(Policy):
-    """Forces a route (1, L) by decisions that are leaves of the autograd graph; keeps them, and what was asked with."""
+    """Forces a route (1, L) by decisions that are leaves of the autograd graph, and keeps them."""
 
     bits: Tensor
-    asked: list[Tensor] = field(default_factory=list)
     leaves: list[Tensor] = field(default_factory=list)
 
     def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -144,17 +106,6 @@ class _Leaves(Policy):
     def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
         return self._leaf(self.bits[:, unit : unit + scores.shape[1]], scores)
 
-    def _leaf(self, bits: Tensor, asked: Tensor) -> Tensor:
-        self.asked.append(asked)
-        self.leaves.append(bits.expand_as(asked).clone().requires_grad_())
+    def _leaf(self, bits: Tensor, like: Tensor) -> Tensor:
+        self.leaves.append(bits.expand_as(like).clone().requires_grad_())
         return self.leaves[-1]
-
-
-def _behind(node: Any) -> Iterator[str]:
-    """Names of the operations that a tensor comes from, up to the first that does more than to move values."""
-    while node is not None:
-        name = node.name().partition("Backward")[0]
-        yield name
-        if name not in MOVING:
-            return
-        node = node.next_functions[0][0]

@@ -2,7 +2,17 @@
 
 import torch
 
-from robustbench_aig.conformance.case import Broken, NotApplicable, Outcome, Subject, failed, far, passed, plain
+from robustbench_aig.conformance.case import (
+    Broken,
+    NotApplicable,
+    Outcome,
+    Subject,
+    failed,
+    far,
+    guarded,
+    passed,
+    plain,
+)
 from robustbench_aig.contracts.margin import margin
 from robustbench_aig.models.classifier import misfit
 
@@ -47,7 +57,7 @@ def images_left_alone(subject: Subject) -> Outcome:
     """A pass does not write into its images."""
     images = subject.images.clone()
     with torch.no_grad():
-        subject.call(images)
+        guarded(subject.network, images)
     moved = far(images, subject.images)
     if moved:
         return failed(f"a pass changes its images by {moved:.2g}", "leave out the operation in place (such as sub_)")

@@ -185,8 +185,8 @@ class Asked:
             raise ValueError(f"the network asks for more than its {len(self.layout.decisions)} decisions")
         decision = self.layout.decisions[number]
         if not isinstance(decision, kind):
-            wanted, asked = type(decision).__name__.lower(), kind.__name__.lower()
-            raise ValueError(f"the network asks for a {asked} where '{decision.names[0]}' is a {wanted}")
+            wanted = type(decision).__name__
+            raise ValueError(f"'{decision.names[0]}' is declared as {wanted}, and asked for as {kind.__name__}")
         self._number += 1
         return self.layout.spans[number]
 
@@ -199,12 +199,16 @@ class Asked:
     def _check(self, values: Tensor, shape: tuple[int, ...], rows: Tensor | None) -> None:
         """Refuse values that are not (n, *shape), for the n images ``rows``."""
         count = len(rows) if rows is not None else len(self._margins[0]) if self._margins else None
-        if values.shape[1:] == shape and values.ndim and count in (None, len(values)):
+        fits = values.ndim > 0 and values.shape[1:] == shape
+        if fits and count in (None, len(values)):
             return
         name = self.layout.decisions[self._number - 1].names[0]
-        wanted = ", ".join(map(str, ("n" if count is None else count, *shape)))
-        got = ", ".join(map(str, values.shape))
-        raise ValueError(f"decision '{name}' needs one value for each image and choice, ({wanted}), not ({got})")
+        if fits:
+            raise ValueError(f"'{name}' is asked for {len(values)} images, and {count} reach it")
+        got, wanted = (", ".join(("n", *map(str, sizes))) for sizes in (values.shape[1:], shape))
+        raise ValueError(
+            f"'{name}' is asked for with values ({got if values.ndim else ''}) for n images, not ({wanted})"
+        )
 
     def _note(self, margin: Tensor, decision: Tensor, rows: Tensor | None, chance: Tensor | None = None) -> None:
         if self.layout.routers and chance is None:

@@ -250,8 +250,8 @@ class Layout:
         return torch.stack(found, -2)
 
     def most(self, costs: Tensor, sign: int) -> Tensor:
-        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,); units that
-        it does not reach are 0."""
+        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,); 0 where a
+        unit is not reached."""
         wanted = torch.full_like(costs, float(sign > 0))
         for span, chosen in self.routers:
             best = (sign * costs[span]).topk(chosen).indices
