@@ -20,7 +20,6 @@ from robustbench_aig.conformance.case import (
     Verdict,
 )
 from robustbench_aig.contracts.network import is_dynamic
-from robustbench_aig.models.classifier import remedy_of
 
 __all__ = ["REQUIREMENTS", "Finding", "Outcome", "Requirement", "Subject", "examine"]
 
@@ -78,4 +77,4 @@ def _tested(requirement: Requirement, subject: Subject, told: dict[str, str]) ->
         if symptom in told:
             return Outcome("n.a.", f"the network fails as in '{told[symptom]}'")
         told[symptom] = requirement.title
-        return Outcome("FAIL", symptom, remedy_of(symptom, requirement.remedy))
+        return Outcome("FAIL", symptom, requirement.remedy)

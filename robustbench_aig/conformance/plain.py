@@ -115,19 +115,19 @@ def batch(subject: Subject) -> Outcome:
 
 @plain("memory format")
 def memory_format(subject: Subject) -> Outcome:
-    """Images of either memory format, contiguous and channels last, give the same."""
+    """Contiguous images are taken, and channels-last ones give the same where they are taken too."""
     subject.require_steady()
-    found = {}
-    for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last)):
-        try:
-            with torch.no_grad():
-                found[name] = subject.logits(subject.images.contiguous(memory_format=layout))
-        except Broken as error:
-            return failed(f"given {name} images, {error}", "write flatten or reshape in place of view")
-    apart = far(*(part[subject.clear] for part in found.values()))
+    try:
+        with torch.no_grad():
+            other = subject.logits(subject.images.contiguous(memory_format=torch.channels_last))
+    except Broken as error:
+        return passed(f"contiguous images alone are taken; given channels-last ones, {error}")
+    apart = far(other[subject.clear], subject.clean[subject.clear])
     if apart > subject.slack:
-        remedy = "leave out what reads memory in its order, such as as_strided and storage"
-        return failed(f"contiguous and channels-last images give logits that differ by {apart:.2g}", remedy)
+        return failed(
+            f"contiguous and channels-last images give logits that differ by {apart:.2g}",
+            "leave out what reads memory in its order, such as as_strided",
+        )
     return passed(f"contiguous and channels-last images give logits that differ by {apart:.1g}")
 
 

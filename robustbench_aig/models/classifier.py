@@ -90,19 +90,13 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     except Exception as error:  # the network is the user's, so it may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         shape = "x".join(str(size) for size in images.shape[1:])
-        known = "choose a model for this data set" if classifier.layout is None else "run 'robustbench-aig check' on it"
-        remedy = remedy_of(reason, known)
+        remedy = (
+            "choose a model for this data set" if classifier.layout is None else "try 'robustbench-aig check' on it"
+        )
         raise UserError(f"model '{name}' cannot take images of {shape} ({reason}); {remedy}.") from None
     found = misfit(output, len(images), classes)
     if found is not None:
         raise UserError(f"model '{name}' {found.symptom}; {found.remedy}.")
-
-
-def remedy_of(reason: str, otherwise: str) -> str:
-    """What to do about an exception that a network raises, for its message; ``otherwise`` where nothing is known."""
-    if "view size is not compatible" in reason:
-        return "write flatten or reshape in place of view, since features are laid out channels last here"
-    return otherwise
 
 
 class Misfit(NamedTuple):

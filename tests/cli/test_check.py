@@ -45,12 +45,6 @@ def gated(): return Gated()
 def wasteful(): return Gated(skipping=False)
 def wrapped(): return nn.Sequential(nn.Identity(), Gated())
 def list_of_logits(): return List()
-def views(): return nn.Sequential(nn.Conv2d(3, 4, 3), Views(), nn.Linear(144, 2))
-
-
-class Views(nn.Module):
-    def forward(self, x):
-        return x.view(len(x), -1)
 """
 
 PLAIN = sum(requirement.part == "plain" for requirement in REQUIREMENTS)
@@ -124,13 +118,6 @@ def test_a_list_of_logits_leads_to_the_guide(run: Run) -> None:
     result = run(*of("list_of_logits"))
     assert result.exit_code == 1
     assert "as a network with early exits does; make it a dynamic network (see docs/guides" in result.stdout
-    assert result.stdout.count("FAIL") == 1
-
-
-def test_views_of_features_say_what_to_write(run: Run) -> None:
-    result = run(*of("views"))
-    assert result.exit_code == 1
-    assert "write flatten or reshape in place of view" in result.stdout
     assert result.stdout.count("FAIL") == 1
 
 
