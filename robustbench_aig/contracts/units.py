@@ -5,6 +5,7 @@ not; a route says for all L units of a network which of them run for an image.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -67,10 +68,21 @@ class Layout:
     """The decisions of a network in order, and what follows for its L units.
 
     Attributes:
-        decisions: D of them.
+        decisions: D of them; no two units have the same name.
+
+    Raises:
+        ValueError: something else is given, or a name is taken twice.
     """
 
     decisions: tuple[Decision, ...]
+
+    def __post_init__(self) -> None:
+        for decision in self.decisions:
+            if not isinstance(decision, Decision):
+                raise ValueError(f"a decision is a Switch, an Exit or a Router, not {decision!r}")
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(f"each unit needs a name of its own, and '{twice[0]}' is taken twice")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -241,12 +253,14 @@ class Layout:
         return torch.stack(found, -2)
 
     def most(self, costs: Tensor, sign: int) -> Tensor:
-        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,)."""
+        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,); 0 where a
+        unit is not reached."""
         wanted = torch.full_like(costs, float(sign > 0))
         for span, chosen in self.routers:
             best = (sign * costs[span]).topk(chosen).indices
             wanted[span] = torch.zeros_like(costs[span]).scatter(0, best, 1.0)
-        return wanted
+        route: Tensor = wanted * self.reached(wanted)
+        return route
 
     def shift(self, threshold: float | None) -> Tensor:
         """(L,) what the margin of a unit must exceed under a threshold T: logit(T) for a switch, whose probability must

@@ -301,7 +301,7 @@ def test_a_factory_gives_a_model_that_its_code_identifies(factory: Path) -> None
     ("function", "message"),
     [
         ("maps", r"must return logits of shape \(4, classes\), not \(4, 10, 1, 1\)"),
-        ("pair", "not tuple"),
+        ("pair", "returns 2 sets of logits"),
         ("probabilities", "returns probabilities"),
         ("broken", "NaN or infinite"),
         ("eleven", "11 classes, the data set 10"),

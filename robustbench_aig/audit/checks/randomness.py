@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import combinations, groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_aig.audit.cells import Contestant, aims_at_class, defended, partners, uses_gradient
 from robustbench_aig.audit.check import Result, Verdict, check
@@ -14,7 +14,7 @@ from robustbench_aig.audit.probes import RADII, reach
 from robustbench_aig.audit.text import difference, points
 from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.network import run
+from robustbench_aig.contracts.network import run, training_flag
 from robustbench_aig.contracts.noise import Stage, uniform
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.target import Target
@@ -251,7 +251,7 @@ def policy(context: Context) -> Iterator[Result]:
         with torch.no_grad():
             forced = run(network, images, Forced(graph))[1]
             trace = context.view(cell, images, ids)[1]
-            with _training(network):
+            with training_flag(network):
                 flipped = context.view(cell, images, ids)[1]
         assert forced is not None
         assert trace is not None
@@ -264,19 +264,3 @@ def policy(context: Context) -> Iterator[Result]:
             yield Result("FAIL", text, cell.id)
         else:
             yield Result("PASS", "", cell.id)
-
-
-class _training:
-    """The training flag on for everything that has no business with it: all but BatchNorm and dropout."""
-
-    def __init__(self, network: nn.Module) -> None:
-        ordinary = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-        self.modules = [module for module in network.modules() if not isinstance(module, ordinary)]
-
-    def __enter__(self) -> None:
-        for module in self.modules:
-            module.training = True
-
-    def __exit__(self, *_: object) -> None:
-        for module in self.modules:
-            module.training = False
