@@ -22,6 +22,16 @@ class Prerequisite(UserError):
     exit_code = 3
 
 
+class Unwritable(UserError):
+    """A file cannot be written: the disk is full, or the folder may not be written to."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something; the name of its class where none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not registered, with the closest known names first.
 

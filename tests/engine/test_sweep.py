@@ -228,7 +228,7 @@ def test_identity_follows_what_changes_numbers_and_nothing_else() -> None:
         {"gatings": (Gating("deterministic", 0.3), Gating("expected"))},
     ):
         assert not set(ids(**changed)) & set(reference)
-    for changed in ({"epsilons": [Epsilon(0.05, "0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
+    for changed in ({"epsilons": [Epsilon.of("0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
         assert set(ids(**changed)) & set(reference) == {
             cell.id for cell in plan(grids.settings()) if cell.attack is None
         }
