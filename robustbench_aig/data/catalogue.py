@@ -37,7 +37,14 @@ CATALOGUE: dict[str, Card] = {
         Card("imagenet", "ImageNet (ILSVRC 2012), labels 0 to 999", 1000, (3, 224, 224), SPLITS, "manual"),
         Card("imagenette", "ten ImageNet classes at 128 pixels, labels 0 to 9", 10, (3, 128, 128), SPLITS, "manual"),
         Card("imagenette:imagenet", "the same with ImageNet's size and labels", 1000, (3, 224, 224), SPLITS, "manual"),
-        Card("imagefolder:PATH", "any folder of train/CLASS and val/CLASS", None, (3, 224, 224), SPLITS, "manual"),
+        Card(
+            "imagefolder:PATH",
+            "any folder of CLASS, or of train/CLASS and test/CLASS",
+            None,
+            (3, 224, 224),
+            SPLITS,
+            "manual",
+        ),
         Card("foolbox:cifar10", "20 CIFAR-10 test images from foolbox", 10, (3, 32, 32), ("test",), "bundled"),
         Card("foolbox:imagenet", "20 ImageNet images from foolbox", 1000, (3, 224, 224), ("test",), "bundled"),
     )

@@ -22,7 +22,13 @@ def test_a_class_called_all_is_not_the_group_of_all_images() -> None:
 
 
 def test_names_that_are_taken_get_their_kind() -> None:
-    assert sizes(("birds", "dog", "owl"), {"birds": (0, 2)}) == {"all": 6, "birds": 5, "class birds": 2, "dog": 1, "owl": 3}
+    assert sizes(("birds", "dog", "owl"), {"birds": (0, 2)}) == {
+        "all": 6,
+        "birds": 5,
+        "class birds": 2,
+        "dog": 1,
+        "owl": 3,
+    }
     assert sizes(("crane", "crane", "crane"), {}) == {"all": 6, "crane": 2, "class crane": 1, "class crane (2)": 3}
     assert sizes(("class all", "all", "dog"), {"all": (0,)}) == {
         "all": 6,
