@@ -27,9 +27,20 @@ class Unwritable(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something; the name of its class where none does."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next(filter(None, lines), type(error).__name__)
+    """The line of an error's message that says most, which is the last one of TorchScript's; its class without any."""
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # an exception of somebody else's whose __str__ fails
+        lines = []
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0]
+
+
+def described(error: BaseException) -> str:
+    """An error of somebody else's code in one line: class and message."""
+    line, name = first_line(error), type(error).__name__
+    return line if line.startswith(name) else f"{name}: {line}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

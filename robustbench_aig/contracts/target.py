@@ -358,7 +358,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no parameter gradients inside; each module's and parameter's own setting is restored after."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
+    model.eval()  # no chain: a module of other people may return nothing
+    model.requires_grad_(False)
     try:
         yield
     finally:

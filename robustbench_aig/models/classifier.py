@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import UserError, described
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.checkpoints import Card, weights_hash
 from robustbench_aig.models.fused import fuse
+from robustbench_aig.models.guest import adopt, memory_format
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,15 @@ class Classifier:
             identity = f"{identity}+{card.options.get('norm')}"
         blocks = tuple(network.trunk.block_names) if isinstance(network, ConvNetAIG) else ()
         shape = None if card is None else card.image_shape
-        ready = fuse(network.eval()).requires_grad_(False)
-        ready = ready.to(memory_format=torch.channels_last)
+        network.eval()  # no chains on modules of other people, whose methods may return nothing
+        ready = adopt(fuse(network))
+        ready.requires_grad_(False)
         return cls(name, ready, classes, identity, architecture, len(blocks), blocks, card, shape)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How its images are best laid out in memory."""
+        return memory_format(self.network)
 
 
 @torch.no_grad()
@@ -59,11 +66,12 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
 
     Args:
         classifier: the model.
-        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        images: (N, C, H, W) float32 in [0, 1], on the model's device; N is a batch size that the sweep uses.
         classes: how many classes the data set has.
 
     Raises:
-        UserError: it fails on such images, returns another shape, NaN, or probabilities in place of logits.
+        UserError: it fails on such images, writes to them, returns another shape, NaN, or probabilities in place of
+            logits.
     """
     name = classifier.name
     if (
@@ -71,19 +79,26 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     ):  # broadcasting would hide it
         wanted, shape = ("x".join(str(size) for size in sizes) for sizes in (classifier.image_shape, images.shape[1:]))
         raise UserError(f"model '{name}' takes images of {wanted}, not of {shape}; choose a model for this data set.")
+    images = images.contiguous(memory_format=classifier.memory_format)
+    before = images.clone()
     try:
         output: Any = classifier.network(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        shape = "x".join(str(size) for size in images.shape[1:])
+    except Exception as error:  # whatever somebody else's network raises
+        many, shape = len(images), "x".join(str(size) for size in images.shape[1:])
         raise UserError(
-            f"model '{name}' cannot take images of {shape} ({reason}); choose a model for this data set."
+            f"model '{name}' cannot take {many} images of {shape} ({described(error)}); "
+            "mend it, or choose a model for this data set."
         ) from None
+    if not torch.equal(images, before):
+        raise UserError(f"model '{name}' changes the images that it is given; let it work on a copy of them.")
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(
             f"model '{name}' must return logits of shape ({len(images)}, classes), not {got}; return the logits alone."
         )
+    if not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        raise UserError(f"model '{name}' returns {kind} in place of logits; return the logits, in floating point.")
     if not output.isfinite().all():
         raise UserError(
             f"model '{name}' returns NaN or infinite logits on clean images; check its weights and normalisation."
