@@ -31,6 +31,7 @@ class Capability:
         filled: parameters that get another default here than in the library.
         needs: what the adapter prepares for it.
         channels: the only number of image channels that it takes.
+        classes: the fewest classes that it can tell apart.
         note: what a user should know.
         missing: why it cannot run; empty if it can.
     """
@@ -45,6 +46,7 @@ class Capability:
     filled: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     channels: int | None = None
+    classes: int = 2
     note: str = ""
     missing: str = ""
 

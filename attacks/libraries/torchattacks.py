@@ -43,6 +43,7 @@ TABLE: Mapping[str, Capability] = {
         "Auto-PGD towards each of 9 likely classes",
         _BOTH,
         needs=("classes",),
+        classes=4,
         note="10 steps unless told otherwise; clean image on failure",
     ),
     "DIFGSM": _linf("iterated FGSM through random resizing", "alpha"),
@@ -85,6 +86,7 @@ TABLE: Mapping[str, Capability] = {
     "AutoAttack": Capability(
         "APGD, targeted APGD, targeted FAB and Square in turn",
         _BOTH,
+        classes=4,
         filled={"steps": 100},
         needs=("classes",),
         note="runs its parts for 100 steps, as the original does, not for the library's 10; clean image on failure",
