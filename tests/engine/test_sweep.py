@@ -43,7 +43,7 @@ def summary(finished: Path) -> pd.DataFrame:
 
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.evaluation.grids"])
+    context.set_forkserver_preload(["tests.engine.grids"])
     chance = random.Random(0)
     started = time.monotonic()
     for warm in ("first", "second"):  # the second run does not wait for the fork server to import torch
