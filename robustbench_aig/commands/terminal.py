@@ -10,6 +10,7 @@ import click
 
 from robustbench_aig.commands.config import read_tables
 from robustbench_aig.errors import UserError, unknown
+from robustbench_aig.files import readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,7 @@ class Program(click.Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {readable(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

@@ -123,6 +123,15 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         ([*SWEEP, "--eps", "-1"], 2, "epsilon '-1'"),
         ([*SWEEP, "--eps", "nan"], 2, "epsilon 'nan'"),
         ([*SWEEP, "--eps", "8/0"], 2, "divides by zero"),
+        ([*SWEEP, "--eps", "8"], 2, "did you mean 8/255?"),
+        ([*SWEEP, "--norm", "l2", "--eps", "9"], 2, "larger in l2 than the distance of any two images of 64 values, 8"),
+        ([*SWEEP, "-a", "fgsm", "-a", "torchattacks:CW"], 2, "linf and l2, which share no budgets"),
+        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed values"),
+        ([*SWEEP, "-a", "torchattacks:TIFGSM"], 2, "takes images of 3 channels, not 1"),
+        ([*SWEEP, "--protocol", "paper", "-a", "pgd"], 2, "--protocol paper chooses --attack itself"),
+        ([*SWEEP, "--protocol", "paper", "-d", "jpeg", "--draws", "3"], 2, "chooses --defense and --draws itself"),
+        ([*SWEEP, "--split", "val"], 2, "is not one of"),
+        ([*SWEEP, "-m", "CHECKPOINT"], 2, "are the same network; give it once"),
         ([*SWEEP, "--eps", "small"], 2, "epsilon 'small'"),
         ([*SWEEP, "--limit", "0"], 2, "at least 1, not 0"),
         ([*SWEEP, "--draws", "0"], 2, "at least 1"),
@@ -419,8 +428,11 @@ def test_audit_shows_every_finding_and_repeats_the_sweep_in_full(run: Run, facto
 
 
 def test_the_paper_protocol_is_one_noisy_gradient_and_a_late_codec(run: Run, checkpoint: Path) -> None:
-    result = run("sweep", "-m", f"aig20@{checkpoint}", *TINY, "--protocol", "paper", "-o", "run")
+    tiny = [part for part in TINY if part not in ("--draws", "2")]
+    result = run("sweep", "-m", f"aig20@{checkpoint}", *tiny, "--protocol", "paper", "-o", "run")
     assert result.exit_code == 0, result.stderr
+    config = json.loads(Path("run/run.json").read_text())["config"]
+    assert (config["attack"], config["defense"], config["draws"]) == (["fgsm"], ["none", "jpeg:75,floor"], 1)
     title = "accuracy [95 %] · fgsm · "
     assert -1 < result.stdout.find(f"{title}static") < result.stdout.find(f"{title}adaptive")
     summary = pd.read_csv("run/summary.csv").query("gating == 'stochastic' and eps > 0")
