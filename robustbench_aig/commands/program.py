@@ -3,8 +3,6 @@
 torch is imported inside commands, so that help and lists answer at once.
 """
 
-import io
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,7 +63,4 @@ for command in COMMANDS:
 
 def main() -> NoReturn:
     """Entry point of ``robustbench-aig`` and ``python cli.py``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text that the terminal can show
-            stream.reconfigure(errors="backslashreplace")
     cli.main()

@@ -4,56 +4,23 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from cli import cli
 from robustbench_aig.contracts.noise import Stage, logistic
 from robustbench_aig.contracts.policy import Stochastic
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
-from robustbench_aig.models.checkpoints import Card
+from tests.cli.helpers import TINY, Run, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-Run = Callable[..., Result]
-
-TINY = ["--data", "digits", "--limit", "12", "--eps", "0,0.1", "--draws", "2", "--device", "cpu", "-q"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test runs in a folder of its own."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run() -> Run:
-    return lambda *arguments, **more: CliRunner().invoke(cli, list(map(str, arguments)), **more)
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained AIG-20 for digits whose gates differ between images."""
-    options = {"norm": [[0.3], [0.4]]}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build("aig20", classes=10, channels=1, **options).eval()
-        for key, value in model.state_dict().items():
-            if key.endswith("fc2.weight"):
-                torch.nn.init.normal_(value, std=3.0)
-    folder = tmp_path_factory.mktemp("checkpoints") / "aig20"
-    checkpoints.save(folder, model, Card("aig20", list("0123456789"), (1, 8, 8), options, "digits"))
-    return folder
 
 
 @pytest.fixture
@@ -90,15 +57,6 @@ def stopped(): raise KeyboardInterrupt
 """
     )
     return elsewhere / "nets.py"
-
-
-def refused(result: Result, code: int, text: str) -> None:
-    """One line on stderr, nothing on stdout, the right exit code."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    assert text in result.stderr
 
 
 SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
