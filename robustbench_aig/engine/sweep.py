@@ -61,7 +61,7 @@ class Done:
     Attributes:
         done: cells computed now.
         skipped: cells that were finished before.
-        failed: what went wrong, by cell label; under ``audit`` if it did in the audit.
+        failed: what went wrong, by cell label.
         claim_valid: False when a check of the audit failed; None without an audit.
     """
 
@@ -109,26 +109,10 @@ def sweep(
         engine = _Engine(settings, folder, progress or Silent())
         failed = engine.run([cell for cell in cells if cell.id not in skipped])
         folder.write_tables(ids)
-        done = len(cells) - len(skipped) - len(failed)
-        findings, valid = _examined(examine, folder, cells, weights, failed)
+        findings = examine(folder, cells, weights) if examine is not None and folder.finished() else []
+        valid = all(finding["verdict"] != "FAIL" for finding in findings) if findings else None
         folder.write_run({**run, "audit": findings, "claim_valid": valid, "failed": failed})
-    return Done(done, len(skipped), failed, valid)
-
-
-def _examined(
-    examine: Examine | None, folder: RunFolder, cells: list[Cell], weights: dict[str, str], failed: dict[str, str]
-) -> tuple[list[dict[str, Any]], bool | None]:
-    """Findings on the finished cells, and whether they allow a claim; an audit that fails is added to ``failed``."""
-    if examine is None or not folder.finished():
-        return [], None
-    try:
-        findings = examine(folder, cells, weights)
-    except (KeyboardInterrupt, UserError):
-        raise
-    except BaseException as error:  # whatever a model raises on a batch that the sweep has none of
-        failed["audit"] = _reason(error)
-        return [], False
-    return findings, all(finding["verdict"] != "FAIL" for finding in findings)
+    return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
 
 
 def _reason(error: BaseException) -> str:

@@ -278,6 +278,6 @@ def test_a_broken_entry_point_of_another_package_is_one_sentence(elsewhere: Path
         result = cli("sweep", "-m", f"{nets}:plain", *TINY, flag, name, "-o", "out")
         assert "Traceback" not in result.stderr
         assert result.returncode in (1, 2, 3)
-        assert "broken" in result.stderr
+        assert name in result.stderr
         assert result.stderr.count("\n") == 1
     assert not (elsewhere / "out").exists()
