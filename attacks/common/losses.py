@@ -50,6 +50,24 @@ def dlr(logits: Tensor, labels: Tensor, aims: Tensor | None = None) -> Tensor:
     return (_at(logits, aims) - _at(logits, labels)) / scale
 
 
+def check_loss(loss: Loss, target: Target, images: Tensor, *, aimed: bool) -> None:
+    """Refuse a loss that needs more classes than a target has; costs a forward pass for ``dlr``.
+
+    Args:
+        loss: what is to be maximised.
+        target: what would be attacked.
+        images: (N, C, H, W) a few images for it.
+        aimed: whether a class is aimed at.
+
+    Raises:
+        UsageError: there are too few classes.
+    """
+    if loss == "dlr":
+        logits = target.view(images).logits
+        labels = logits.new_zeros(logits.shape[1], dtype=torch.long)
+        dlr(logits, labels, labels if aimed else None)
+
+
 def auto(logits: Tensor, labels: Tensor, aims: Tensor | None = None) -> Tensor:
     """Cross-entropy, and the margin for images that it is saturated for.
 

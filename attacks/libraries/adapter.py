@@ -69,8 +69,10 @@ class Attackable(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """A fresh tensor of logits at every call."""
-        images = images.to(self.anchor.dtype, copy=True)
+        images = images.to(self.anchor.dtype, copy=True).contiguous()
         differentiable = torch.is_grad_enabled() and images.requires_grad
+        if differentiable:  # libraries view gradients, and a network in channels_last has them in its own layout
+            images.register_hook(Tensor.contiguous)
         logits = self._logits(images, differentiable)
         self._forwards += len(images) * len(self._draws)
         unclear = ~finite(logits)
@@ -179,12 +181,24 @@ class LibraryAttack(Attack):
         for fact in ("norms", "access", "budget"):
             object.__setattr__(self, fact, getattr(capability, fact))
 
+    @property
+    def fewest_classes(self) -> int:
+        """The fewest classes that it can tell apart."""
+        return self.request.capability.classes
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        channels, classes = self.request.capability.channels, target.view(images).logits.shape[-1]
+        if channels not in (None, images.shape[1]):
+            raise UsageError(f"attack '{self.name}' takes images of {channels} channels, not {images.shape[1]}.")
+        if classes < self.fewest_classes:
+            raise UsageError(
+                f"attack '{self.name}' needs {self.fewest_classes} classes or more, not {classes}; choose another."
+            )
+
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         capability = self.request.capability
         if target.fixed_noise or target.known is not None:
             raise UsageError(f"'{self.name}' cannot follow each image's own noise; use one of the suite's own attacks.")
-        if capability.channels not in (None, images.shape[1]):
-            raise UsageError(f"'{self.name}' takes images of {capability.channels} channels, not {images.shape[1]}.")
         if not len(images):
             return images.expand(len(budgets), *images.shape)
         seed = _seed(target)

@@ -34,6 +34,7 @@ class Capability:
         control: it is meant to leave images as they are.
         clean_on_failure: the library returns the clean image where it does not break an image.
         channels: the only number of image channels that it takes.
+        classes: the fewest classes that it can tell apart.
         note: what a user should know.
         missing: why it cannot run; empty if it can.
     """
@@ -50,6 +51,7 @@ class Capability:
     control: bool = False
     clean_on_failure: bool = False
     channels: int | None = None
+    classes: int = 2
     note: str = ""
     missing: str = ""
 

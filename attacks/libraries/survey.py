@@ -121,6 +121,8 @@ def _row(name: str, capability: Capability, ran: str, parameters: Mapping[str, A
     remarks = [capability.summary]
     if capability.channels:
         remarks.append(f"images of {capability.channels} channels only")
+    if capability.classes > 2:
+        remarks.append(f"{capability.classes} classes or more")
     kept = "clean image on failure" if capability.clean_on_failure else ""
     remarks += [text for text in (capability.note, kept, capability.missing) if text]
     cells = (f"`{name}`", ran, ", ".join(capability.norms), capability.budget, capability.access, settings)

@@ -44,6 +44,7 @@ TABLE: Mapping[str, Capability] = {
         "Auto-PGD towards each of 9 likely classes",
         _BOTH,
         needs=("classes",),
+        classes=4,
         note="10 steps unless told otherwise",
         clean_on_failure=True,
     ),
@@ -89,6 +90,7 @@ TABLE: Mapping[str, Capability] = {
     "AutoAttack": Capability(
         "APGD, targeted APGD, targeted FAB and Square in turn",
         _BOTH,
+        classes=4,
         filled={"steps": 100},
         needs=("classes",),
         note="runs its parts for 100 steps, as the original does, not for the library's 10",

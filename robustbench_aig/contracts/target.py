@@ -17,6 +17,7 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import finite, margin
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.noise import Stage, uniform
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.policy import Gradient, Policy
 from robustbench_aig.contracts.units import Layout
 
@@ -201,8 +202,9 @@ class Target:
         if len(images) <= size:
             yield None, self, images
             return
-        for rows in torch.arange(len(images), device=images.device).tensor_split(-(-len(images) // size)):
-            yield rows, self.take(rows), images[rows]
+        every = torch.arange(len(images), device=images.device)
+        for part in even(len(images), size):
+            yield every[part], self.take(every[part]), images[part]
 
     def differentiate(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Values (N,) and input gradient of any function of the images; counts a gradient, but no passes.

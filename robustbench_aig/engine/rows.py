@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from robustbench_aig.gates import execution
 from robustbench_aig.gates.mediation import Crossed
 from robustbench_aig.statistics.intervals import accuracy, worst_at
 
-CLEAN = Epsilon(0.0, "0")
+CLEAN = Epsilon(Fraction(0))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Every attack of torchattacks and foolbox by name, and that none of the libraries' habits gets out."""
 
+import copy
 import inspect
 import json
 import random
@@ -399,3 +400,46 @@ def test_attacks_a_random_model(name, gated):
     assert right[1] < right[0]
     assert target.passes.forwards[:6].min() >= 4
     assert (target.passes.forwards[6:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["torchattacks:PGDL2", "torchattacks:SparseFool", "torchattacks:PGD", "foolbox:DDNAttack"]
+)
+def test_libraries_that_view_gradients_run_on_networks_in_channels_last(network, name):
+    strided = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    own, plain = (run(name, model, count=2)[0] for model in (strided, network))
+    assert not own.invalid.any()
+    torch.testing.assert_close(own.images, plain.images, atol=1e-4, rtol=0)
+    assert (own.linf > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "message"),
+    [
+        ("torchattacks:AutoAttack", 3, "needs 4 classes or more, not 3"),
+        ("torchattacks:APGDT", 2, "needs 4 classes or more, not 2"),
+        ("torchattacks:MultiAttack:attacks=PGD+APGDT", 3, "needs 4 classes or more, not 3"),
+        ("torchattacks:APGD:loss=dlr", 2, "needs 3 classes or more, not 2"),
+        ("torchattacks:TIFGSM", 6, "takes images of 3 channels, not 1"),
+        ("apgd-t", 3, "the DLR loss needs 4 classes or more, not 3; use loss=margin"),
+        ("worst:attacks=fgsm+apgd-t", 3, "needs 4 classes"),
+        ("pgd:loss=dlr", 2, "needs 3 classes"),
+        ("fgsm:loss=dlr,goal=random", 3, "needs 4 classes"),
+    ],
+)
+def test_what_an_attack_cannot_do_is_said_before_it_is_run(name, classes, message):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()
+    images, labels = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2).long()
+    with pytest.raises(UsageError, match=message):
+        attacks.make(name).check_target(survey.target(model, 2), images, labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchattacks:APGD", "torchattacks:FAB", "apgd-t:loss=margin", "auto:steps=3,queries=9", "fgsm"]
+)
+def test_what_an_attack_can_do_with_few_classes_is_not_refused(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    attack, target, labels = attacks.make(name), survey.target(model, 2), model(images).argmax(1)
+    attack.check_target(target, images, labels)
+    assert not craft(attack, target, images, labels, [0.1]).invalid.any()

@@ -48,6 +48,7 @@ def run(out: Path, network: nn.Module, tier: Tier | None = "core", images: int =
         "dataset": load_dataset("digits", limit=100),
         "attacks": [attacks.make("fgsm"), attacks.make(PGD)],
         "epsilons": parse_epsilons(["0.05,0.1,0.2"]),
+        "attackers": ("static",),
     }
     torch.manual_seed(0)
     sweep(Settings(**grid | changes), out, tier=tier, images=images)

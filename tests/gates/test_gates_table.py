@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Static and adaptive, with a random defence, at epsilons that move gates and verdicts."""
     out = tmp_path_factory.mktemp("gates") / "run"
     grid = grids.settings(
-        epsilons=[Epsilon(0.3, "0.3")],
+        epsilons=[Epsilon.of("0.3")],
         defenses=(NO_DEFENSE, defenses.make("resize-pad")),
         attackers=("static", "adaptive"),
         eot=2,
@@ -175,7 +175,7 @@ def test_gates_that_ignore_the_image_show_no_effect_in_any_measure(tmp_path: Pat
         models=[blind],
         attacks=learners,
         defenses=(NO_DEFENSE,),
-        epsilons=[Epsilon(0.3, "0.3")],
+        epsilons=[Epsilon.of("0.3")],
         dataset=load_dataset("digits", limit=120),
     )
     for measure, value in UNMOVED.items():
