@@ -14,7 +14,7 @@ class Batch:
 
     Attributes:
         rows: their place in the data set.
-        images: (N, C, H, W) float32 in [0, 1], channels last.
+        images: (N, C, H, W) float32 in [0, 1].
         labels: (N,).
         ids: (N,).
     """
@@ -25,9 +25,9 @@ class Batch:
     ids: Tensor
 
     @classmethod
-    def of(cls, data: Dataset, rows: slice, device: torch.device) -> "Batch":
+    def of(cls, data: Dataset, rows: slice, device: torch.device, layout: torch.memory_format) -> "Batch":
         """The images of a data set at ``rows``, on the device."""
-        images = data.images(torch.arange(rows.start, rows.stop)).to(device, memory_format=torch.channels_last)
+        images = data.images(torch.arange(rows.start, rows.stop)).to(device, memory_format=layout)
         return cls(rows, images, data.labels[rows].to(device), data.ids[rows].to(device))
 
     def __len__(self) -> int:

@@ -66,6 +66,11 @@ class Row:
         """Mean share of decisions that differ between routes (S, N, L)."""
         return float(np.nanmean(execution.flips(self.layout, before, after)))
 
+    def share_of_asked(self, images: Bools) -> float:
+        """Share of some images (N,) of those that gradients were asked for."""
+        asked = self.spent.gradients > 0
+        return float((asked & images).sum() / max(1, asked.sum()))
+
 
 def decides(row: Row) -> bool:
     """Whether the model is a dynamic network."""
@@ -105,10 +110,21 @@ def unperturbed(row: Row) -> float:
 
 
 @flag()
+def nonfinite_logits(row: Row) -> float:
+    """Images that got logits with NaN or infinity in some pass."""
+    return float(((row.scores.nonfinite > 0) | (row.spent.unclear > 0)).mean())
+
+
+@flag()
 def zero_gradient(row: Row) -> float:
     """Of the images that gradients were asked for, those whose every gradient was zero in all pixels."""
-    asked = row.spent.gradients > 0
-    return float((asked & (row.spent.stalled == row.spent.gradients)).sum() / max(1, asked.sum()))
+    return row.share_of_asked(row.spent.stalled == row.spent.gradients)
+
+
+@flag()
+def nonfinite_gradient(row: Row) -> float:
+    """Of the same images, those that got a gradient with NaN or infinity."""
+    return row.share_of_asked(row.spent.nonfinite > 0)
 
 
 @column(names="model, dataset, gating, defense, attack, attacker, norm")
@@ -228,6 +244,12 @@ def correct(row: Row) -> dict[str, Any]:
     return {"correct_clean": row.clean.count, "correct": row.scores.count}
 
 
+@sample()
+def nonfinite(row: Row) -> Any:
+    """In how many draws logits of the attacked image were NaN or infinite."""
+    return row.scores.nonfinite
+
+
 @sample(names="linf, l2")
 def size(row: Row) -> dict[str, Any]:
     """Size of the perturbation."""
@@ -239,8 +261,7 @@ def radius(row: Row) -> Any:
     """Clean cells behind Gaussian smoothing: the L2 radius, in pixel values, within which the vote of infinitely many
     draws keeps the image's label; each is wrong with a chance of at most 0.001 (Cohen et al. 2019). Ten draws certify
     next to nothing, a thousand (`--draws 1000`) up to 2.5 standard deviations of the noise."""
-    defense = None if row.cell.attack else row.cell.defense
-    radii = None if defense is None else defense.radii(row.clean.count, row.cell.scoring_draws)
+    radii = None if row.cell.attack else row.cell.defense.radii(row.clean.count, row.cell.scoring_draws)
     return None if radii is None else np.asarray(radii, np.float32)
 
 

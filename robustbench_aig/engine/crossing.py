@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.forward import Draws, forward
+from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.engine.batches import Batch
@@ -40,5 +41,5 @@ def cross(cell: Cell, batch: Batch, attacked: Tensor, before: Scores, after: Sco
             forced = Forced(torch.from_numpy(graphs[draw, rows]).to(attacked.device).float())
             noise = Draws(cell.seed, "score", batch.ids[index], [draw])
             view = forward(cell.model.network, cell.gating, pixels[index], noise, defense=cell.defense, policy=forced)
-            verdicts[draw, rows] = (view.logits[0].argmax(1) == batch.labels[index]).cpu().numpy()
+            verdicts[draw, rows] = right(view.logits[0], batch.labels[index]).cpu().numpy()
     return Crossed(features, gates, 2 * moved.sum(0))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_aig.contracts.crafting import craft
-from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.contracts.scores import NO_CLASS, Scores
 from robustbench_aig.contracts.target import Passes
 from robustbench_aig.engine.attackers import known_paths
 from robustbench_aig.engine.batches import Batch
@@ -34,6 +34,7 @@ def attack(cell: Cell, batch: Batch, passes: Passes) -> Outcome:
     joined = Scores(
         np.concatenate([part.correct for part in scores]),
         _most_frequent(np.stack([part.vote for part in scores])),
+        np.sum([part.nonfinite for part in scores], 0, dtype=np.uint16),
         np.concatenate([part.open for part in scores]),
         np.mean([part.prob for part in scores], 0),
         np.mean([part.macs for part in scores], 0),
@@ -56,6 +57,6 @@ def _one(cell: Cell, batch: Batch, passes: Passes, draw: int) -> Outcome:
 
 
 def _most_frequent(classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """(E, N) the class that most of the S draws (S, E, N) give; the lowest of several."""
-    counts = np.stack([(classes == number).sum(0) for number in range(int(classes.max()) + 1)])
-    return np.asarray(counts.argmax(0), np.int16)
+    """(E, N) the class that most of the S draws (S, E, N) give; of several the lowest, NO_CLASS without any."""
+    counts = np.stack([(classes == number).sum(0) for number in range(max(0, int(classes.max())) + 1)])
+    return np.where(counts.any(0), counts.argmax(0), NO_CLASS).astype(np.int16)

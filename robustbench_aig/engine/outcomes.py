@@ -59,6 +59,8 @@ class Spent(Record):
     backwards: npt.NDArray[np.int64]
     gradients: npt.NDArray[np.int64]
     stalled: npt.NDArray[np.int64]
+    nonfinite: npt.NDArray[np.int64]
+    unclear: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, passes: Passes) -> Self:

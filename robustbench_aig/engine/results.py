@@ -1,6 +1,7 @@
 """From what became of a cell's images to the files of the cell."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from robustbench_aig.engine.plan import Cell
 from robustbench_aig.gates import execution
 from robustbench_aig.gates.measures import Change, Clean, measures
 
-CLEAN = Epsilon(0.0, "0")
+CLEAN = Epsilon(Fraction(0))
 """The budget of a clean row."""
 
 

@@ -4,6 +4,7 @@ Cells of one job share one crafting; all cells of one model, gating, defence and
 """
 
 import math
+import sysconfig
 import time
 import traceback
 from collections import defaultdict
@@ -16,6 +17,7 @@ import torch
 
 from robustbench_aig.contracts.crafting import Crafted, craft
 from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.contracts.target import Passes, Reference
 from robustbench_aig.data.dataset import Dataset
@@ -31,7 +33,7 @@ from robustbench_aig.engine.provenance import provenance
 from robustbench_aig.engine.results import results
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.store import RunFolder
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import Prerequisite, Unwritable, UserError, described
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.progress import Progress, Silent
 
@@ -108,10 +110,25 @@ def sweep(
             failed = _Engine(settings, folder, progress).run([cell for cell in cells if cell.id not in skipped])
         finally:  # also when it is interrupted, what is finished can be read
             folder.write_tables(ids)
-        findings = [] if examine is None else examine(folder, cells, weights)
-        valid = None if examine is None else all(finding["verdict"] != "FAIL" for finding in findings)
+        findings = examine(folder, cells, weights) if examine is not None and folder.finished() else []
+        valid = all(finding["verdict"] != "FAIL" for finding in findings) if findings else None
         folder.write_run({**run, "audit": findings, "claim_valid": valid, "failed": failed})
     return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
+
+
+def _reason(error: BaseException) -> str:
+    """What failed, in one line, with the last line of code that is neither this suite's nor a library's."""
+    if isinstance(error, UserError):
+        return str(error)
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if not _installed(Path(frame.filename))]
+    return described(error) + "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in places[-1:])
+
+
+def _installed(file: Path) -> bool:
+    root = Path(__file__).parents[2]
+    homes = [*(root / name for name in ("robustbench_aig", "attacks", "defenses")), Path(sysconfig.get_path("stdlib"))]
+    packaged = {"site-packages", "dist-packages"}.intersection(file.parts) or str(file).startswith("<")
+    return bool(packaged) or any(file.is_relative_to(home) for home in homes)
 
 
 def _listed(cell: Cell) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def _listed(cell: Cell) -> dict[str, Any]:
         "id": cell.id,
         "label": cell.label,
         "iterated": attack is not None and attack.iterated,
-        "aims_at": "nothing" if attack is None else getattr(attack, "aims_at", "class"),
+        "aims_at": "nothing" if attack is None else attack.aims_at,
         "identity": cell.identity,
     }
 
@@ -132,18 +149,20 @@ class _Engine:
         self.clean: dict[str, Scores] = {}
 
     def run(self, cells: list[Cell]) -> dict[str, str]:
-        """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at
-        once."""
+        """Compute the cells; returns the failures by label. A disk that is full or images that cannot be read end the
+        sweep at once."""
         failed: dict[str, str] = {}
         self.progress.start(sum(len(cell.dataset) * max(1, len(cell.epsilons)) for cell in cells), "sweep")
         for job in jobs(cells):
             try:
                 self._with_room(job)
-            except UserError:
+            except (KeyboardInterrupt, Unwritable, Prerequisite):
                 raise
-            except Exception as error:
-                failed |= {cell.label: f"{type(error).__name__}: {error}" for cell in job}
-                self.progress.note(f"failed: {job[0].label}: {error}\n{traceback.format_exc()}")
+            except BaseException as error:  # whatever a model, an attack or a defence raises
+                reason = _reason(error)
+                for cell in job:
+                    failed[cell.label if cell.label not in failed else f"{cell.label} ({cell.id})"] = reason
+                self.progress.note(f"failed: {job[0].label}: {reason}")
         self.progress.stop()
         return failed
 
@@ -183,7 +202,9 @@ class _Engine:
         """What each path of the attacker did, by the cell's id and its name, and the passes that all took."""
         parts: dict[str, dict[str, list[Outcome]]] = {cell.id: defaultdict(list) for cell in job}
         spent, first = [], job[0]
-        reference = None if first.reference is None else reference_of(first.reference, self.settings.device)
+        reference = None
+        if first.reference is not None:
+            reference = reference_of(first.reference, self.settings.device, first.model.memory_format)
         for batch in self._batches(first, self._attacked_at_once(first)):
             passes = Passes.none(len(batch), self.settings.device)
             for cell, path, outcome in self._outcomes(job, batch, passes, reference):
@@ -221,7 +242,7 @@ class _Engine:
             crossed = cross(cell, part, attacked, clean.take(rows), scores)
             return Outcome.of(crafted, (number, rows), scores, chosen.count, crossed)
 
-        pieces = [slice(start, start + self.batch_size) for start in range(0, len(batch), self.batch_size)]
+        pieces = even(len(batch), self.batch_size)
         epsilons = range(len(cell.epsilons))
         return Outcome.stack([Outcome.join([judge(number, rows) for rows in pieces]) for number in epsilons])
 
@@ -235,13 +256,13 @@ class _Engine:
 
     def _batches(self, cell: Cell, size: int) -> Iterator[Batch]:
         needed: float | None = None
-        for number, start in enumerate(range(0, len(cell.dataset), size)):
+        for number, rows in enumerate(even(len(cell.dataset), size)):
             held = resident_memory()
             if number == WARM:
                 needed = held
             elif needed and held and held > needed:
                 give_back_memory()
-            yield Batch.of(cell.dataset, slice(start, min(start + size, len(cell.dataset))), self.settings.device)
+            yield Batch.of(cell.dataset, rows, self.settings.device, cell.model.memory_format)
 
     def _clean(self, cell: Cell) -> Scores:
         """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""
@@ -255,7 +276,7 @@ class _Engine:
         return self.clean[clean.id]
 
 
-def reference_of(data: Dataset, device: torch.device) -> Reference:
+def reference_of(data: Dataset, device: torch.device, layout: torch.memory_format) -> Reference:
     """All images of a data set to learn from, nothing learnt yet."""
-    images = data.images(torch.arange(len(data))).to(device, memory_format=torch.channels_last)
+    images = data.images(torch.arange(len(data))).to(device, memory_format=layout)
     return Reference(images, data.labels.to(device), data.ids.to(device), data.classes)

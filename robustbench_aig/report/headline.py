@@ -1,6 +1,5 @@
 """The headline of a run: the lowest accuracy that its attacks reached, and what attacks with another aim did."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,9 @@ from robustbench_aig.statistics.intervals import Interval, accuracy
 COMMON = {"linf": 8 / 255, "l2": 0.5}
 """The budgets that the field compares, by norm. A sweep often goes on to where nothing survives, which tells models
 apart no more."""
+
+_DIGITS = 9
+"""Decimals that tables keep of an epsilon, and more than any two budgets of a sweep need to be told apart."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,15 @@ def worst_cases(run: Run, aim: str = "class") -> Iterator[Headline]:
     for curves in groups.values():
         clean = _interval(curves[0].rows.iloc[0])
         counts = [run.counts(curve) for curve in curves] if aim == "class" else []
-        attacked = pd.concat([curve.attacked for curve in curves]).sort_values("eps", kind="stable")
-        for label, rows in attacked.groupby("eps_label", sort=False):
+        attacked = pd.concat([curve.attacked for curve in curves])
+        for _, rows in attacked.groupby(attacked["eps"].round(_DIGITS)):  # by value: equal budgets may have two labels
             worst = rows.loc[_harm(rows, aim) == _harm(rows, aim).max()].iloc[0]
             found = _interval(worst)
             robust = aim == "class" and any(_suits(run, row) for _, row in rows.iterrows())
             if robust and worst["draws"] == 1:
-                withstood = pd.concat([table.loc[: str(label)] for table in counts if label in table.index]).min()
-                found = accuracy(withstood.to_numpy(), 1)
+                labels = set(rows["eps_label"])
+                reached = [table.loc[:label] for table in counts for label in labels.intersection(table.index)]
+                found = accuracy(pd.concat(reached).min().to_numpy(), 1)
             yield Headline(worst, aim, rows["attack"].nunique(), found, clean, robust)
 
 
@@ -127,7 +130,7 @@ def _interval(row: pd.Series) -> Interval:
 
 
 def _is_common(entry: Headline) -> bool:
-    return math.isclose(entry.row["eps"], COMMON.get(entry.row["norm"].lower(), math.nan), rel_tol=1e-6)
+    return bool(round(entry.row["eps"] - COMMON.get(entry.row["norm"].lower(), 0.0), _DIGITS) == 0)
 
 
 def _suits(run: Run, row: pd.Series) -> bool:

@@ -46,5 +46,5 @@ def write(run: Run, path: Path, figures: Sequence[tuple[Path, str]]) -> Path:
         ],
     )
     with write_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path

@@ -13,7 +13,7 @@ import pandas as pd
 
 from robustbench_aig.audit.check import Finding
 from robustbench_aig.engine.store import SCHEMA, RunFolder
-from robustbench_aig.errors import Prerequisite, UserError
+from robustbench_aig.errors import Prerequisite, UserError, first_line
 
 CURVE = ["model", "dataset", "gating", "defense", "attack", "attacker", "norm", "seed"]
 """The columns that tell one accuracy curve from another."""
@@ -169,7 +169,7 @@ class Run:
         try:
             return pd.read_parquet(file, columns=None if columns is None else list(columns))
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {file} ({_first_line(error)}); run the sweep again to restore it.") from None
+            raise UserError(f"cannot read {file} ({first_line(error)}); run the sweep again to restore it.") from None
 
     def layers(self, curve: Curve, group: str) -> pd.DataFrame:
         """The rows of ``execution.csv`` of a curve's largest epsilon, one per unit."""
@@ -228,7 +228,7 @@ def read_run(path: Path | str) -> Run:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read {folder / 'run.json'} ({_first_line(error)}); run the sweep again to restore it."
+            f"cannot read {folder / 'run.json'} ({first_line(error)}); run the sweep again to restore it."
         ) from None
     if schema != SCHEMA:
         raise UserError(
@@ -238,7 +238,7 @@ def read_run(path: Path | str) -> Run:
     failed = found("failed", {})
     tables = _tables(folder, [cell["id"] for cell in found("cells", [])])
     if "summary" not in tables:
-        reason = next((f" ({label} failed: {why})" for label, why in failed.items()), "")
+        reason = next((f" ({why})" for why in failed.values()), "")
         raise Prerequisite(
             f"no cell of '{folder}' is finished{reason}; run the sweep's command again to go on with it."
         )
@@ -262,24 +262,26 @@ def contestant(model: str, gating: str) -> str:
 
 
 def _tables(folder: Path, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The tables by name: those that the sweep wrote at its end, or of its finished cells where it has not come so
-    far."""
+    """The tables by name: those that the sweep wrote at its end, or of its finished cells where it has not come so far.
+
+    Raises:
+        UserError: a table or a cell is damaged.
+    """
     files = [folder / f"{name}.csv" for name in ("summary", "execution", "gates")]
-    try:
-        found = {file.stem: _table(file.read_text(encoding="utf-8")) for file in files if file.exists()}
-    except pd.errors.EmptyDataError:
-        found = {}
     store = RunFolder(folder)
-    known = set(found["summary"]["cell"]) if "summary" in found else set()
-    if set(store.finished()) <= known:
-        return found
-    return {name: _table(text) for name, text in store.tables(cells).items()}
+    try:
+        texts = {file.stem: file.read_text(encoding="utf-8") for file in files if file.exists()}
+        found = {name: _table(text) for name, text in texts.items() if text.strip()}
+        known = set(found["summary"]["cell"]) if "summary" in found else set()
+        if not set(store.finished()) & set(cells) <= known:
+            found = {name: _table(text) for name, text in store.tables(cells).items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"cannot read the tables of '{folder}' ({first_line(error)}); run the sweep again to restore them."
+        ) from None
+    return found
 
 
 def _table(text: str) -> pd.DataFrame:
     # A class may be called "null" or "nan": only an empty field is a missing value.
     return pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -131,7 +131,7 @@ def complete(model: torch.nn.Module, card: Card, test: Dataset, out: Path, devic
     After adversarial training ``card.accuracy["test_pgd20"]`` is the accuracy on ``TESTED`` test images under PGD with
     the recipe's epsilon.
     """
-    gated = find_architecture(card.architecture).gated
+    gated = find_architecture(card.architecture).dynamic
     for name, seed in (("deterministic", None), ("stochastic", card.seed)) if gated else (("plain", None),):
         accuracy, rates = evaluate(model, test, device=device, stochastic_seed=seed)
         card.accuracy["test_stochastic" if name == "stochastic" else "test"] = accuracy

@@ -24,6 +24,7 @@ def scores(seed: int, images: int = N) -> Scores:
     return Scores(
         generator.random((S, images)) < 0.5,
         generator.integers(0, 9, images).astype(np.int16),
+        generator.integers(0, S, images).astype(np.uint16),
         generator.random((S, images, L)) < 0.5,
         generator.random((images, L)).astype(np.float32),
         generator.random(images),

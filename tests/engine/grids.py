@@ -8,6 +8,7 @@ import torch
 import attacks
 import defenses
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.network import is_dynamic
@@ -36,9 +37,10 @@ def settings(**changes: Any) -> Settings:
         "models": [classifier()],
         "dataset": load_dataset("digits", limit=40),
         "attacks": [attacks.make("fgsm")],
-        "epsilons": [Epsilon(0.05, "0.05"), Epsilon(0.1, "0.1")],
+        "epsilons": [Epsilon.of("0.05"), Epsilon.of("0.1")],
         "gatings": (Gating("stochastic"), Gating("deterministic")),
-        "defenses": (None, defenses.make("jpeg:75")),
+        "defenses": (NO_DEFENSE, defenses.make("jpeg:75")),
+        "attackers": ("static",),
         "draws": 4,
     }
     return Settings(**grid | changes)

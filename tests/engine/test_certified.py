@@ -31,7 +31,7 @@ def test_clean_cells_behind_smoothing_have_radii(plain: nn.Module, tmp_path: Pat
     )
     sweep(settings, tmp_path)
     cells = dict(pd.read_csv(tmp_path / "summary.csv").set_index("defense").cell)
-    alone, composed = (pd.read_parquet(tmp_path / "cells" / cells[d.name] / "samples.parquet") for d in behind)
+    alone, composed = (pd.read_parquet(tmp_path / "cells" / cells[d.label] / "samples.parquet") for d in behind)
     assert "radius" not in composed
     assert alone.correct.max() > 255  # more than a byte holds
     np.testing.assert_allclose(alone.radius, certify(alone.correct, 300, 0.1), rtol=1e-6)

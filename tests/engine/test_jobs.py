@@ -13,6 +13,7 @@ from torch import Tensor
 import attacks
 import defenses
 from attacks.fgsm import FGSM
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.engine.jobs import jobs
@@ -40,7 +41,7 @@ def test_an_attack_on_decisions_meets_the_dynamic_models_alone(tmp_path: Path) -
         models=both,
         attacks=[attacks.make("fgsm"), attacks.make("gates:open:steps=1,restarts=1")],
         gatings=(Gating("deterministic"),),
-        defenses=(None,),
+        defenses=(NO_DEFENSE,),
     )
     progress = Notes()
     assert not sweep(grid, tmp_path, progress=progress).failed
@@ -59,7 +60,11 @@ def test_an_attack_on_decisions_meets_the_dynamic_models_alone(tmp_path: Path) -
 
 def test_a_grid_without_anything_to_leave_out_has_no_note(tmp_path: Path) -> None:
     progress = Notes()
-    sweep(grids.settings(attacks=[], defenses=(None,), gatings=(Gating("deterministic"),)), tmp_path, progress=progress)
+    sweep(
+        grids.settings(attacks=[], defenses=(NO_DEFENSE,), gatings=(Gating("deterministic"),)),
+        tmp_path,
+        progress=progress,
+    )
     assert progress.told == []
 
 
@@ -68,7 +73,7 @@ def test_cells_share_a_crafting_whatever_their_order() -> None:
         attacks=[attacks.make("fgsm"), attacks.make("pgd:steps=2")],
         gatings=(Gating("deterministic"),),
         attackers=("static", "adaptive"),
-        defenses=(None, defenses.make("jpeg:75"), defenses.make("bitdepth:4")),
+        defenses=(NO_DEFENSE, defenses.make("jpeg:75"), defenses.make("bitdepth:4")),
     )
     cells = plan(grid)
     shared = {frozenset(cell.id for cell in job) for job in jobs(cells)}
@@ -97,7 +102,7 @@ class Interrupted(FGSM):
 
 
 def test_what_is_finished_can_be_read_after_an_interruption(tmp_path: Path) -> None:
-    grid = grids.settings(attacks=[FGSM(), Interrupted()], gatings=(Gating("deterministic"),), defenses=(None,))
+    grid = grids.settings(attacks=[FGSM(), Interrupted()], gatings=(Gating("deterministic"),), defenses=(NO_DEFENSE,))
     with pytest.raises(KeyboardInterrupt):
         sweep(grid, tmp_path)
     table = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)

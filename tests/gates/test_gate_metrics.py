@@ -22,7 +22,7 @@ def scores(opened: np.ndarray, vote: np.ndarray | None = None) -> Scores:
     s, n, _ = opened.shape
     macs = 10 + (opened @ COSTS.units.numpy()).mean(0)
     vote = np.zeros(n, np.int16) if vote is None else vote.astype(np.int16)
-    return Scores(np.ones((s, n), bool), vote, opened, opened.mean(0).astype(np.float32), macs)
+    return Scores(np.ones((s, n), bool), vote, np.zeros(n, np.uint16), opened, opened.mean(0).astype(np.float32), macs)
 
 
 def measured(clean: Scores, moved: Scores, crossed: Crossed | None = None, labels: np.ndarray | None = None) -> Found:

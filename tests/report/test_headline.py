@@ -1,12 +1,12 @@
-from collections.abc import Sequence
-from dataclasses import fields, replace
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from robustbench_aig.report import Run, read_run
+from robustbench_aig.report import read_run
 from robustbench_aig.report.headline import headlines, worst_cases
 from tests.report.runs import Population, grid, write
 
@@ -100,14 +100,16 @@ def test_attackers_and_seeds_are_no_attacks(tmp_path: Path) -> None:
     assert {case.attacks for case in worst_cases(replace(run, summary=summary))} == {2}
 
 
-def test_the_common_epsilon_is_found_by_its_value(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path / "run", Population(40, 1, (4, 8, 16)), list(grid())))
-    summary = run.summary.replace({"eps_label": {"8/255": "16/510"}})
-    samples = Run.samples
-
-    class Relabelled(Run):
-        def samples(self, cell: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-            return samples(self, cell, columns).replace({"eps_label": {"8/255": "16/510"}})
-
-    relabelled = Relabelled(**{field.name: getattr(run, field.name) for field in fields(Run)} | {"summary": summary})
-    assert {entry.row["eps_label"] for entry in headlines(relabelled)} == {"16/510"}
+def test_a_budget_under_another_label_is_the_same_budget(run_folder: Path, tmp_path: Path) -> None:
+    """Runs of older versions keep the label that the user wrote: ``16/510`` is 8/255."""
+    renamed = tmp_path / "renamed"
+    shutil.copytree(run_folder, renamed)
+    table = (renamed / "summary.csv").read_text().replace("8/255", "16/510")
+    (renamed / "summary.csv").write_text(table)
+    for file in renamed.glob("cells/*/samples.parquet"):
+        samples = pd.read_parquet(file)
+        samples["eps_label"] = samples["eps_label"].replace("8/255", "16/510")
+        samples.to_parquet(file)
+    plain, other = headlines(read_run(run_folder)), headlines(read_run(renamed))
+    assert [entry.found for entry in other] == [entry.found for entry in plain]
+    assert {entry.row["eps_label"] for entry in other} == {"16/510"}

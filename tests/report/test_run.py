@@ -87,33 +87,37 @@ def test_other_schema_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "\n"])
-def test_finished_cells_are_read_where_the_tables_are_not_written(copy: Path, content: str | None) -> None:
-    before = read_run(copy)
-    for name in ("summary", "execution", "gates"):
-        (copy / f"{name}.csv").unlink()
+def test_a_run_without_a_finished_cell_says_so(copy: Path, content: str | None) -> None:
+    shutil.rmtree(copy / "cells")
+    (copy / "summary.csv").unlink()
     if content is not None:
         (copy / "summary.csv").write_text(content)
-    after = read_run(copy)
-    for name in ("summary", "execution", "gates"):
-        pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
-
-
-def test_tables_of_a_sweep_that_went_on_are_of_all_its_cells(copy: Path) -> None:
-    table = pd.read_csv(copy / "summary.csv", keep_default_na=False)
-    table[:4].to_csv(copy / "summary.csv", index=False)
-    assert len(read_run(copy).summary) == len(table)
-
-
-def test_a_run_without_a_finished_cell_says_so(copy: Path) -> None:
-    shutil.rmtree(copy / "cells")
-    for table in copy.glob("*.csv"):
-        table.unlink()
     with pytest.raises(Prerequisite, match="no cell"):
         read_run(copy)
     document = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**document, "failed": {"aig20": "RuntimeError: no such layer"}}))
-    with pytest.raises(Prerequisite, match="aig20 failed: RuntimeError: no such layer"):
+    (copy / "run.json").write_text(json.dumps({**document, "failed": {"a cell": "RuntimeError: no such layer"}}))
+    with pytest.raises(Prerequisite, match=r"no cell of .* is finished \(RuntimeError: no such layer\)"):
         read_run(copy)
+
+
+def test_a_sweep_that_was_stopped_is_read_from_its_finished_cells(copy: Path) -> None:
+    whole = read_run(copy)
+    before = {file.name: file.read_bytes() for file in copy.glob("*.csv")}
+    for name in before:
+        (copy / name).unlink()
+    derived = read_run(copy)
+    for name in ("summary", "execution", "gates"):
+        pd.testing.assert_frame_equal(getattr(derived, name), getattr(whole, name))
+    assert not list(copy.glob("*.csv"))
+    last = whole.cells[-1]["id"]
+    whole.summary[whole.summary["cell"] != last].to_csv(
+        copy / "summary.csv", index=False
+    )  # written before the last cells were added
+    assert last in set(read_run(copy).summary["cell"])
+    shutil.rmtree(copy / "cells" / last)
+    stopped = read_run(copy)
+    assert last not in set(stopped.summary["cell"])
+    assert stopped.unfinished == 1
 
 
 def test_reading_and_printing_a_run_needs_no_torch() -> None:

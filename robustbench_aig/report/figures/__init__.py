@@ -49,10 +49,14 @@ def write(run: Run, folder: Path, groups: Sequence[str] = ()) -> Iterator[tuple[
     for group in groups:
         if group not in known:
             raise unknown("group of images", group, known)
+    ends: dict[str, str | None] = {"": None}
+    for group in dict.fromkeys(groups):
+        end = "-" + re.sub(r"[^\w]+", "-", group)
+        while ends.setdefault(end, group) != group:  # "a b" and "a-b" are two groups
+            end += "-"
     for name, entry in sorted(FIGURES.items()):
-        for group in (None, *(dict.fromkeys(groups) if entry.grouped else ())):
-            figure = draw(name, run, group)
+        for end, shown in ends.items() if entry.grouped else [("", None)]:
+            figure = draw(name, run, shown)
             if figure is not None:
-                end = "" if group is None else "-" + re.sub(r"[^\w]+", "-", group)
-                caption = entry.caption if group is None else f"Images of {group} alone. {entry.caption}"
+                caption = entry.caption if shown is None else f"Images of {shown} alone. {entry.caption}"
                 yield save(figure, folder / f"{name}{end}.png"), caption
