@@ -223,12 +223,15 @@ def _factory(path: Path, function: str) -> "Classifier":
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # classes defined there can then be pickled and copied
+    sys.path.insert(0, str(path.resolve().parent))  # as for a script: it may import what lies beside it
     try:
         spec.loader.exec_module(module)
         factory = getattr(module, function, None)
         network: nn.Module | None = factory() if callable(factory) else None
     except Exception as error:
         raise UserError(f"{path}:{function} raised {type(error).__name__}: {error}; fix the factory.") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
     if not isinstance(network, nn.Module):
         raise UserError(f"{path} has no function '{function}' that returns a torch module; name one that does.")
     model = Classifier.of(f"{path.stem}:{function}", network, f"{path.name}:{function}")
