@@ -1,7 +1,6 @@
 """Auto-PGD (Croce and Hein, 2020): momentum, and a step size that halves where the loss has stopped growing."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from attacks.common.norms import direction, normal, per_image, project, size, un
 from attacks.common.search import Run, Search, Stepwise, at_least
 from robustbench_aig.contracts.attack import Norm
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 MOMENTUM = 0.75
 """Weight of the new step; the rest continues the last one (their Eq. 4)."""
@@ -51,6 +51,7 @@ class _State:
             setattr(self, name, tensor[index])
 
 
+@register("apgd", "Auto-PGD; loss=dlr for APGD-DLR", paper="Croce and Hein 2020")
 @dataclass(frozen=True, kw_only=True)
 class APGD(Stepwise):
     """Auto-PGD, whose only parameter is how long it runs.
@@ -65,8 +66,6 @@ class APGD(Stepwise):
         average: over the draws of a random target.
         rho: the step halves if fewer than this share of the steps since the last review raised the loss.
     """
-
-    name: ClassVar[str] = "apgd"
 
     steps: int = 100
     restarts: int = 1

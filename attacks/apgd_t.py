@@ -1,15 +1,18 @@
 """Targeted Auto-PGD (Croce and Hein, 2020): one run towards each of the likeliest wrong classes."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from attacks.apgd import ascend
-from attacks.common.losses import Average, Loss
+from attacks.common.losses import Average, Loss, check_loss
 from attacks.common.search import Run, Search, Stepwise, at_least
+from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register("apgd-t", "Auto-PGD towards the likeliest wrong classes", paper="Croce and Hein 2020")
 @dataclass(frozen=True, kw_only=True)
 class APGDT(Stepwise):
     """Auto-PGD on the targeted DLR loss; success is any wrong class (or the goal's).
@@ -20,12 +23,10 @@ class APGDT(Stepwise):
         steps: per run.
         restarts: runs per class.
         classes: how many of the classes that the clean image is likeliest mistaken for are aimed at.
-        loss: towards the class; ``margin`` where there are fewer than four classes.
+        loss: towards the class; ``dlr`` needs four classes or more.
         average: over the draws of a random target.
         rho: as in :class:`attacks.apgd.APGD`.
     """
-
-    name: ClassVar[str] = "apgd-t"
 
     steps: int = 100
     restarts: int = 1
@@ -36,6 +37,9 @@ class APGDT(Stepwise):
 
     def __post_init__(self) -> None:
         at_least(steps=(self.steps, 1), restarts=(self.restarts, 1), classes=(self.classes, 1), rho=(self.rho, 0))
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        check_loss(self.loss, target, images, aimed=True)
 
     def attack(self, search: Search, budget: float) -> None:
         scores = search.logits.scatter(1, search.aim.labels[:, None], -torch.inf)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from attacks.apgd import APGD
 from attacks.apgd_t import APGDT
@@ -12,8 +11,10 @@ from attacks.fmn import FMN
 from attacks.square import Square
 from attacks.worst import combine
 from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.registry import register
 
 
+@register("auto", "worst of APGD, targeted APGD, FMN and Square", paper="Croce and Hein 2020")
 @dataclass(frozen=True, kw_only=True)
 class Auto(Searching):
     """Each member attacks only what the ones before have left; FMN, once for all budgets, takes the place of FAB.
@@ -29,8 +30,6 @@ class Auto(Searching):
         pace: of Square, which gives up on images that this many times its pace would not break; 0 for never.
         average: over the draws of a random target.
     """
-
-    name: ClassVar[str] = "auto"
 
     steps: int = 100
     restarts: int = 2

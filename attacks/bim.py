@@ -1,16 +1,15 @@
 """The basic iterative method (Kurakin, Goodfellow and Bengio, 2017): PGD from the clean image."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from attacks.pgd import PGD
+from robustbench_aig.registry import register
 
 
+@register("bim", "iterated FGSM from the clean image", paper="Kurakin et al. 2017")
 @dataclass(frozen=True, kw_only=True)
 class BIM(PGD):
     """PGD from the clean image, in 10 steps of a quarter of the budget unless said otherwise."""
-
-    name: ClassVar[str] = "bim"
 
     steps: int = 10
     rel_step: float = 0.25

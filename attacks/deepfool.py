@@ -1,7 +1,6 @@
 """DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016): steps to the nearest boundary of the linearised model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +9,10 @@ from attacks.common.minimal import Minimal, Smallest, mean_margin
 from attacks.common.norms import per_image
 from attacks.common.search import Part, at_least
 from robustbench_aig.contracts.forward import View
+from robustbench_aig.registry import register
 
 
+@register("deepfool", "smallest step over a boundary", paper="Moosavi-Dezfooli et al. 2016", budget="minimal")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Minimal):
     """One run for all budgets; costs up to ``steps x (candidates - 1)`` gradients per image.
@@ -24,8 +25,6 @@ class DeepFool(Minimal):
         candidates: likeliest classes, the label's included, whose boundaries are considered.
         overshoot: how much further than the boundary to go.
     """
-
-    name: ClassVar[str] = "deepfool"
 
     steps: int = 50
     candidates: int = 10
@@ -78,7 +77,7 @@ class DeepFool(Minimal):
             value, gradient, view = part.target.gradient(points, lead, step)
             flat = gradient.flatten(1)
             dual = (flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)) + 1e-8
-            gap = value.abs() / dual
+            gap = (value.abs() / dual).nan_to_num()  # of NaN logits, whose gradient is 0: the image stays
             ahead = gradient.sign() if self.norm == "linf" else gradient / per_image(dual)
             sizes.append(gap)
             moves.append(per_image(gap + 1e-4) * ahead)

@@ -7,12 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Average, Goal, Loss
+from attacks.common.losses import Aim, Average, Goal, Loss, check_loss
 from attacks.common.norms import direction
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register("fgsm", "one gradient step, one gradient for all budgets", paper="Goodfellow et al. 2015")
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
     """One step of full size along the gradient: ``clamp(x + eps sign(g), 0, 1)`` in Linf, ``g / |g|`` in L2.
@@ -25,12 +27,14 @@ class FGSM(Attack):
         goal: any wrong class, or one to reach.
     """
 
-    name: ClassVar[str] = "fgsm"
     iterated: ClassVar[bool] = False
 
     loss: Loss = "ce"
     average: Average = "loss"
     goal: Goal = "untargeted"
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        check_loss(self.loss, target, images, aimed=self.goal != "untargeted")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         aim = Aim.of(self.goal, target, images, labels)

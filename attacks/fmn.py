@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +10,10 @@ from attacks.common.losses import Average
 from attacks.common.minimal import Minimal, Smallest, mean_margin
 from attacks.common.norms import direction, limit, per_image, size
 from attacks.common.search import Part, at_least
+from robustbench_aig.registry import register
 
 
+@register("fmn", "smallest perturbation, by a ball that shrinks", paper="Pintor et al. 2021", budget="minimal")
 @dataclass(frozen=True, kw_only=True)
 class FMN(Minimal):
     """One run for all budgets; costs ``steps`` gradients per image and one forward pass per budget.
@@ -26,8 +27,6 @@ class FMN(Minimal):
         gamma: first relative change of the ball; it falls by a cosine to 0.001.
         average: over the draws of a random target.
     """
-
-    name: ClassVar[str] = "fmn"
 
     steps: int = 100
     step: float = 0.3

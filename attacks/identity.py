@@ -8,14 +8,14 @@ from torch import Tensor
 
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register("identity", "leaves images as they are: the null control", access="none", aims_at="nothing")
 @dataclass(frozen=True, kw_only=True)
 class Identity(Attack):
     """Returns the clean images for every budget and spends no pass."""
 
-    name: ClassVar[str] = "identity"
-    needs_gradient: ClassVar[bool] = False
     iterated: ClassVar[bool] = False
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:

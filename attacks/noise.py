@@ -10,8 +10,10 @@ from torch import Tensor
 from attacks.common.norms import direction, normal, uniform
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register("noise", "random directions of full size", access="none")
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """One random direction per image, scaled to every budget; spends no pass.
@@ -22,8 +24,6 @@ class Noise(Attack):
         draw: which direction; another number gives another.
     """
 
-    name: ClassVar[str] = "noise"
-    needs_gradient: ClassVar[bool] = False
     iterated: ClassVar[bool] = False
 
     kind: Literal["sign", "uniform"] = "sign"

@@ -11,12 +11,14 @@ from attacks.common.losses import Aim, Average, Loss
 from attacks.common.norms import direction, project, random_point
 from attacks.common.search import Run, Search, Stepwise, at_least
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 IN_HALF = 0.8
 """Share of the steps whose gradients are taken in bfloat16 where that is asked for. With all of them, up to two of 200
 images that hang on the last digits of their gradient were lost; with the last fifth in float32, none."""
 
 
+@register("pgd", "projected gradient steps with restarts", paper="Madry et al. 2018")
 @dataclass(frozen=True, kw_only=True)
 class PGD(Stepwise):
     """Steps along the gradient, projected into the ball after each.
@@ -38,7 +40,6 @@ class PGD(Stepwise):
             image, each budget on its own, and the last iterate whatever it is (with restarts, the best of these).
     """
 
-    name: ClassVar[str] = "pgd"
     takes_half: ClassVar[bool] = True
 
     steps: int = 40

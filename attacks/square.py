@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from attacks.common.norms import TINY, direction, length
 from attacks.common.search import SELECT_DRAWS, Part, Search, Stepwise, at_least
 from robustbench_aig.contracts.margin import margin
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10 000, after which the share of changed pixels halves."""
@@ -30,6 +31,7 @@ class _Window(NamedTuple):
     column: Tensor
 
 
+@register("square", "random search with squares", paper="Andriushchenko et al. 2020", access="black-box")
 @dataclass(frozen=True, kw_only=True)
 class Square(Stepwise):
     """Keeps a random change if the margin grows; images leave when they are decided.
@@ -42,9 +44,6 @@ class Square(Stepwise):
         share: of the pixels that the first changes cover.
         pace: an image also leaves when this many times its pace so far would not break it by the end; 0 for never.
     """
-
-    name: ClassVar[str] = "square"
-    needs_gradient: ClassVar[bool] = False
 
     queries: int = 5000
     share: float = 0.8

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+
+from torch import Tensor
 
 from attacks.common.search import Search, Searching
 from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
 def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequence[float]) -> None:
@@ -23,6 +26,7 @@ def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequ
                 search.measure(part.rows, found)
 
 
+@register("worst", "worst case over attacks: attacks=fgsm+pgd", paper="Carlini et al. 2019")
 @dataclass(frozen=True, kw_only=True)
 class Worst(Searching):
     """Runs attacks one after the other, each on what the ones before have left; keeps the best image of each.
@@ -31,12 +35,14 @@ class Worst(Searching):
         attacks: names joined by ``+``, each with its default parameters.
     """
 
-    name: ClassVar[str] = "worst"
-
     attacks: str = "fgsm+pgd+square"
 
     def __post_init__(self) -> None:
         self._members()
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        for member in self._members():
+            member.check_target(target, images, labels)
 
     def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
         combine(self._members(), searches, budgets)

@@ -4,10 +4,12 @@ from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row
 from benchmarks.subject import Subject
 from robustbench_aig.audit import cost
-from robustbench_aig.engine.epsilons import parse_epsilons
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
+from robustbench_aig.registry import register
 
 
+@register("audit", "the core audit, beside the PGD-20 sweep that it ends")
 def run(subject: Subject) -> list[Row]:
     """PGD-20 with every image attacked to the end, at 8/255; the ratio is the audit's time over the sweep's."""
     attack = PGD(steps=20, stop=False)

@@ -14,7 +14,8 @@ from attacks.libraries import torchattacks
 from benchmarks.measure import OURS, Row, measure, rows
 from benchmarks.peers import fooled
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 STEPS = 100
 QUERIES = 5000
@@ -24,6 +25,7 @@ BUDGETS = {"8/255": (8 / 255, 512), "1/255": (1 / 255, 512), "0.5/255": (0.5 / 2
 PEER = "torchattacks"
 
 
+@register("auto", "auto beside torchattacks' AutoAttack with 100 steps, on 128 images")
 def run(subject: Subject) -> list[Row]:
     """Which images are broken at 8/255, and at smaller budgets, where some hold out to the last member.
 

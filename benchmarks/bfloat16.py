@@ -10,12 +10,14 @@ from torch import Tensor
 from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 BUDGET = 0.5 / 255
 FULL = "float32"
 
 
+@register("bfloat16", "PGD-40 with gradients in bfloat16, beside float32")
 def run(subject: Subject) -> list[Row]:
     """Which images are fooled."""
     model, images, labels = subject.model.network, subject.images, subject.labels

@@ -13,12 +13,14 @@ from robustbench_aig.contracts.network import frozen, is_dynamic
 from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.contracts.policy import Stochastic
 from robustbench_aig.contracts.target import Passes, Target
+from robustbench_aig.registry import register
 
 DRAWS = 20
 IMAGES = 12
 """As many as a sweep's batch of 250 leaves to each of 20 draws."""
 
 
+@register("eot", "a gradient over 20 gate draws, beside 20 passes")
 def run(subject: Subject) -> list[Row]:
     """The sign of the mean gradient of the cross-entropy."""
     network = subject.gated.network

@@ -9,10 +9,12 @@ from attacks.fgsm import FGSM
 from benchmarks.measure import OURS, Answer, Row, compare
 from benchmarks.peers import Crafting, fooled, peers
 from benchmarks.subject import EPSILONS, Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.engine.sweep import DEFAULT_BATCH
+from robustbench_aig.registry import register
 
 
+@register("fgsm", "FGSM over nine epsilons, beside its floor and libraries")
 def run(subject: Subject) -> list[Row]:
     """Which images are fooled at each epsilon, in batches of a sweep's size for everybody."""
     model, batches = subject.model.network, list(subject.batches(DEFAULT_BATCH[subject.device.type]))

@@ -6,12 +6,14 @@ from torch import Tensor
 from attacks.pgd import PGD
 from benchmarks.measure import Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 STEPS = 4
 IMAGES = 250
 
 
+@register("jpeg", "JPEG-75, beside a PGD step")
 def run(subject: Subject) -> list[Row]:
     """As many round trips as PGD has steps, in batches of a sweep's size; ratios are to the undefended steps."""
     images, labels = subject.images[:IMAGES], subject.labels[:IMAGES]

@@ -11,19 +11,21 @@ from attacks.fgsm import FGSM
 from benchmarks.measure import Row
 from benchmarks.memory_peak import high_water
 from benchmarks.subject import Subject
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
 from robustbench_aig.device import resolve_device
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.errors import Prerequisite
 from robustbench_aig.models.resolve import load_model
+from robustbench_aig.registry import register
 
 MOST = 10_000
 LIMIT = 1.1
 
 
+@register("memory", "peak memory of a sweep over all images, beside a tenth of them")
 def run(subject: Subject) -> list[Row]:
     """FGSM at two epsilons with ten scoring draws of stochastic gates; the ratio is of peak resident memory.
 
@@ -74,6 +76,7 @@ def child(asked: str) -> None:
         [FGSM()],
         parse_epsilons(["4/255,8/255"]),
         gatings=(Gating("stochastic"),),
+        attackers=("static",),
         device=device,
     )
     with tempfile.TemporaryDirectory() as folder:

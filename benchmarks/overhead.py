@@ -8,6 +8,7 @@ what it adds.
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -16,23 +17,34 @@ from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import EPSILONS, Subject
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes
 from robustbench_aig.engine.attackers import paths
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.sweep import DEFAULT_BATCH, sweep
 from robustbench_aig.gates.mediation import cross
+from robustbench_aig.registry import register
 
 DRAWS = 10
 PASSES, AUDIT = "passes", "audit"
 
 
+@register("overhead", "a whole sweep, beside its attack and scoring passes")
 def run(subject: Subject) -> list[Row]:
     """FGSM and PGD-10 on the plain network, FGSM on the stochastic gated one, nine epsilons, ten scoring draws."""
-    epsilons = [Epsilon(value, f"{round(value * 255)}/255") for value in EPSILONS]
-    base = Settings([subject.model], subject.dataset, [FGSM()], epsilons, device=subject.device, draws=DRAWS)
+    epsilons = [Epsilon(Fraction(round(value * 255), 255)) for value in EPSILONS]
+    base = Settings(
+        [subject.model],
+        subject.dataset,
+        [FGSM()],
+        epsilons,
+        attackers=("static",),
+        device=subject.device,
+        draws=DRAWS,
+    )
     gated = replace(base, models=[subject.gated], gatings=(Gating("stochastic"),))
     cases = {
         "FGSM, plain": base,

@@ -9,12 +9,14 @@ from attacks.pgd import PGD
 from benchmarks import peers
 from benchmarks.measure import OURS, Answer, Row, compare
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 STEPS = 10
 BUDGET = 8 / 255
 
 
+@register("pgd-10", "PGD-10 with every image attacked to the end, beside its floor and libraries")
 def run(subject: Subject) -> list[Row]:
     """Which images are fooled by the last iterate from the clean image, at 8/255."""
     model, images, labels = subject.model.network, subject.images, subject.labels

@@ -6,12 +6,14 @@ from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.peers import REL_STEP, fooled, peers
 from benchmarks.subject import Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 STEPS = 40
 BUDGET = 8 / 255
 
 
+@register("pgd-40", "robust accuracy under PGD-40 at 8/255, beside libraries")
 def run(subject: Subject) -> list[Row]:
     """Which images are fooled from the clean image; ratios are to torchattacks."""
     model, images, labels = subject.model.network, subject.images, subject.labels

@@ -9,12 +9,14 @@ from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.peers import REL_STEP, fooled, peers
 from benchmarks.subject import EPSILONS, Subject
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.registry import register
 
 STEPS = 40
 NINE = "nine runs to the end"
 
 
+@register("pgd-sweep", "PGD-40 over nine epsilons, beside nine runs of it")
 def run(subject: Subject) -> list[Row]:
     """Which images are fooled at each epsilon; ratios are to nine runs that attack every image to the end."""
     model, images, labels = subject.model.network, subject.images, subject.labels

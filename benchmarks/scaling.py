@@ -13,16 +13,19 @@ from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from benchmarks.measure import Answer, Row, compare
 from benchmarks.subject import EPSILONS, Subject
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.engine.scoring import score
 from robustbench_aig.models.architectures import build
 from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.resnet import Trunk
+from robustbench_aig.registry import register
 
 DEPTHS = (20, 32, 56, 110)
 
 
+@register("scaling", "cost over images, epsilons, scoring draws and depth, beside proportional growth")
 def run(subject: Subject) -> list[Row]:
     """FGSM over images and epsilons, PGD-40 over epsilons, scoring of sampled gates over draws, passes over depth."""
     half = max(1, len(subject.images) // 4)
@@ -62,7 +65,7 @@ def _attack(subject: Subject, attack: FGSM | PGD, images: int, epsilons: int) ->
 def _score(subject: Subject, images: int, draws: int) -> Answer:
     batch, labels, ids = subject.images[:images], subject.labels[:images], subject.ids[:images]
     gated = subject.gated
-    score(gated.network, Gating("stochastic"), None, batch, labels, ids, seed=0, draws=draws)
+    score(gated.network, Gating("stochastic"), NO_DEFENSE, batch, labels, ids, seed=0, draws=draws)
     return None
 
 

@@ -16,6 +16,7 @@ from benchmarks.subject import Subject
 from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.policy import Deterministic, Policy
 from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.registry import register
 
 RATES = (0.5, 0.7, 0.9)
 BATCHES = (64, 256)
@@ -27,6 +28,7 @@ FACTOR = 1.15
 PLAIN = "plain network"
 
 
+@register("skipping", "gated inference at rates .5, .7, .9, beside the plain network")
 def run(subject: Subject) -> list[Row]:
     """Classes that skipping finds, compared with those that multiplying by the decisions finds."""
     network = subject.gated.network

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.data.dataset import Dataset
@@ -76,6 +76,7 @@ class Subject:
         count = crafted.shape[1]
         labels, ids = self.labels[:count], self.ids[:count]
         parts = [
-            score(self.model.network, Gating("none"), None, batch, labels, ids, seed=0, draws=1) for batch in crafted
+            score(self.model.network, Gating("none"), NO_DEFENSE, batch, labels, ids, seed=0, draws=1)
+            for batch in crafted
         ]
         return torch.stack([torch.from_numpy(~part.correct[0]) for part in parts])

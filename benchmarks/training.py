@@ -8,6 +8,7 @@ from torch import nn
 from benchmarks.measure import Row, compare
 from benchmarks.subject import Subject
 from robustbench_aig.models.architectures import build
+from robustbench_aig.registry import register
 from robustbench_aig.training.loop import Feed, Trainer
 from robustbench_aig.training.recipe import recipe
 
@@ -15,6 +16,7 @@ PLAIN, GATED = "resnet20", "aig20"
 STEPS = 4
 
 
+@register("training", "training steps of a gated network, beside the plain one")
 def run(subject: Subject) -> list[Row]:
     """Steps on batches of 128 fresh images, augmentation and optimiser included; ratios are to the plain network."""
     settings = recipe("quick")

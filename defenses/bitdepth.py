@@ -7,8 +7,10 @@ from torch import Tensor
 
 from defenses.rounding import soft_round
 from robustbench_aig.contracts.defense import Defense, straight_through
+from robustbench_aig.registry import register
 
 
+@register("bitdepth", "fewer levels per channel", paper="Xu et al. 2018")
 @dataclass(frozen=True)
 class BitDepth(Defense):
     """Round every value to one of ``2**bits`` equally spaced levels from 0 to 1 (Xu et al., "Feature Squeezing", 2018).
@@ -22,7 +24,6 @@ class BitDepth(Defense):
 
     bits: int = 5
 
-    key: ClassVar[str] = "bitdepth"
     surrogates: ClassVar[tuple[str, ...]] = ("identity", "soft")
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ class Composed(Defense):
 
     members: tuple[Defense, ...]
 
-    key: ClassVar[str] = "composed"
+    name: ClassVar[str] = "composed"
 
     @property
     def deterministic(self) -> bool:  # type: ignore[override]
@@ -40,7 +40,7 @@ class Composed(Defense):
     def surrogate(self, kind: str, images: Tensor, uniform: Tensor | None = None) -> Tensor:
         """Chain the members' surrogates, each the closest it has to ``kind``."""
         if self.surrogates and kind not in self.surrogates:
-            raise ValueError(f"defense '{self.name}' has no surrogate '{kind}'; it has: {', '.join(self.surrogates)}")
+            raise ValueError(f"defense '{self.label}' has no surrogate '{kind}'; it has: {', '.join(self.surrogates)}")
         for member, part in zip(self.members, self._split(images, uniform), strict=True):
             images = member.surrogate(_closest(kind, member.surrogates), images, part)
         return images
@@ -57,16 +57,16 @@ class Composed(Defense):
 
     def settings(self) -> dict[str, Any]:
         """The members' settings, in order."""
-        return {"name": self.key, "members": [member.settings() for member in self.members]}
+        return {"name": self.name, "members": [member.settings() for member in self.members]}
 
     def record(self) -> dict[str, Any]:
-        """The members' records, by their names."""
-        return {member.name: record for member in self.members if (record := member.record())}
+        """The members' records, by their labels."""
+        return {member.label: record for member in self.members if (record := member.record())}
 
     @property
-    def name(self) -> str:
-        """The members' names joined by ``+``."""
-        return "+".join(member.name for member in self.members)
+    def label(self) -> str:
+        """The members' labels joined by ``+``."""
+        return "+".join(member.label for member in self.members)
 
     def _counts(self, image_shape: tuple[int, int, int]) -> list[int]:
         counts = []

@@ -9,8 +9,10 @@ from torch import Tensor
 from defenses import jpeg_codec
 from defenses.soft_jpeg import soft_jpeg
 from robustbench_aig.contracts.defense import Defense, straight_through
+from robustbench_aig.registry import register
 
 
+@register("jpeg", "JPEG round trip, 4:2:0", paper="Guo et al. 2018")
 @dataclass(frozen=True)
 class Jpeg(Defense):
     """Store as 8-bit JPEG and load again (Dziugaite et al. 2016; Guo et al. 2018), by libjpeg-turbo on the CPU.
@@ -31,7 +33,6 @@ class Jpeg(Defense):
     quantize: Literal["round", "floor"] = "round"
     subsampling: jpeg_codec.Subsampling = "420"
 
-    key: ClassVar[str] = "jpeg"
     surrogates: ClassVar[tuple[str, ...]] = ("identity", "soft", "end-to-end")
 
     def __post_init__(self) -> None:

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.registry import register
 
 
+@register("median", "3x3 median filter", paper="Xu et al. 2018")
 @dataclass(frozen=True)
 class Median(Defense):
     """The median of each 3x3 neighbourhood, per channel, borders repeated (Xu et al., "Feature Squeezing", 2018).
@@ -18,7 +20,6 @@ class Median(Defense):
     ``identity`` reaches all of them.
     """
 
-    key: ClassVar[str] = "median"
     surrogates: ClassVar[tuple[str, ...]] = ("identity", "end-to-end")
 
     def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor:

@@ -1,19 +1,10 @@
 """No defence."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
-
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
+from robustbench_aig.registry import register
 
 
-@dataclass(frozen=True)
-class NoDefense(Defense):
-    """The images as they are."""
-
-    key: ClassVar[str] = "none"
-
-    def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Return ``images`` itself."""
-        return images
+@register("none", "the images as they are")
+def none() -> Defense:
+    """The defence that does nothing."""
+    return NO_DEFENSE

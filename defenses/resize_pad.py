@@ -1,14 +1,15 @@
 """Random resizing and padding."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.registry import register
 
 
+@register("resize-pad", "random resize and pad", paper="Xie et al. 2018", deterministic=False)
 @dataclass(frozen=True)
 class ResizePad(Defense):
     """Enlarge by a random factor (nearest neighbour), then place at random on a grey canvas of fixed size.
@@ -17,9 +18,6 @@ class ResizePad(Defense):
     of 331. Other sizes keep that ratio, rounded up: 32 pixels become U[32, 36) on 36. The result is larger than the
     image, as in the paper, so the classifier must accept that size (see ``output_shape``).
     """
-
-    key: ClassVar[str] = "resize-pad"
-    deterministic: ClassVar[bool] = False
 
     def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor:
         """Resize and pad; differentiable.

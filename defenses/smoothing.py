@@ -1,7 +1,6 @@
 """Gaussian smoothing: the noise, and the certificate that votes under it give."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,8 +9,10 @@ from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
 from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.registry import register
 
 
+@register("smoothing", "Gaussian noise, certified radii", paper="Cohen et al. 2019", deterministic=False)
 @dataclass(frozen=True)
 class Smoothing(Defense):
     """Add independent Gaussian noise to every value, without clipping (Cohen et al., 2019); differentiable.
@@ -24,9 +25,6 @@ class Smoothing(Defense):
     """
 
     sigma: float = 0.25
-
-    key: ClassVar[str] = "smoothing"
-    deterministic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < float("inf"):

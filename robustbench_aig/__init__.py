@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustbench_aig.audit.runner import sweep
+    from robustbench_aig.contracts.epsilons import parse_epsilons
     from robustbench_aig.contracts.gating import Gating
     from robustbench_aig.contracts.network import DynamicNetwork, Stepwise, skip
     from robustbench_aig.contracts.units import Exit, Router, Switch
     from robustbench_aig.data import load_dataset
-    from robustbench_aig.engine.epsilons import parse_epsilons
     from robustbench_aig.engine.plan import Settings, plan
     from robustbench_aig.models.classifier import Classifier
     from robustbench_aig.models.resolve import load_model
@@ -68,7 +68,7 @@ _HOMES = {
     "compare_runs": "report",
     "load_dataset": "data",
     "load_model": "models.resolve",
-    "parse_epsilons": "engine.epsilons",
+    "parse_epsilons": "contracts.epsilons",
     "plan": "engine.plan",
     "read_run": "report",
     "recipe": "training.recipe",

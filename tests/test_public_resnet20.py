@@ -9,8 +9,8 @@ import torch
 
 import attacks
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.models.resolve import load_model

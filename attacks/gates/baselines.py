@@ -21,11 +21,13 @@ from attacks.common.norms import direction, normal, per_image, project, uniform
 from attacks.gates.ascent import Best, Start
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import Estimator, judge, resolve
-from attacks.gates.joint import Aim, aim_goal
+from attacks.gates.joint import PURPOSES, Aim, aim_goal
 from attacks.gates.objectives import Goal, extreme_route, trace_of
 from attacks.gates.optimiser import colour_shift
+from robustbench_aig.contracts.attack import Purpose
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,16 @@ class Baseline(GateAttack):
 
     aim: Aim = "open"
 
+    @property
+    def aims_at(self) -> Purpose:  # type: ignore[override]
+        return PURPOSES[self.aim]
+
     def aimed(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
         """The goal that judges."""
         return aim_goal(self.aim, target, images, labels)
 
 
+@register("gates:gradauto", "baseline: hinge without conflicts", paper="Pan et al. 2022", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class GradAuto(Baseline):
     """GradAuto (Pan et al. 2022): the probability hinge, its gradient made not to oppose that of the gates already
@@ -154,7 +161,6 @@ class GradAuto(Baseline):
         conflict: False leaves the projection out, which is ILFO's loss (Haque et al. 2020) in a ball.
     """
 
-    name: ClassVar[str] = "gates:gradauto"
     conflict: bool = True
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> HingeGoal:
@@ -162,50 +168,47 @@ class GradAuto(Baseline):
         return HingeGoal(aim, wanted_graph(aim, target, images), self.conflict)
 
 
+@register("gates:ilfo", "baseline: probability hinge", paper="Haque et al. 2020", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class ILFO(GradAuto):
     """ILFO's hinge (Haque et al. 2020), in a ball in place of its distance penalty."""
 
-    name: ClassVar[str] = "gates:ilfo"
     conflict: bool = False
 
 
+@register("gates:gradmdm", "baseline: power loss", paper="Pan et al. 2023", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class GradMDM(Baseline):
     """The power loss of GradMDM (Pan et al. 2023)."""
-
-    name: ClassVar[str] = "gates:gradmdm"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> PowerGoal:
         aim = self.aimed(target, images, labels)
         return PowerGoal(aim, wanted_graph(aim, target, images))
 
 
+@register("gates:soft-twin", "baseline: cross-entropy on a soft twin", paper="Tao et al. 2024", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class SoftTwin(Baseline):
     """Cross-entropy on a soft-gated twin (LGM, Tao et al. 2024), its restarts at sharpness 0.1, 0.5, 1, 5 and 10."""
-
-    name: ClassVar[str] = "gates:soft-twin"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> LossGoal:
         return LossGoal(self.aimed(target, images, labels), labels, (1.0, 0.1, 0.5, 5.0, 10.0), 1.0)
 
 
+@register("gates:uniform", "baseline: gates towards one half", paper="Hong et al. 2021", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Baseline):
     """Gate probabilities towards one half (after DeepSloth, Hong et al. 2021)."""
-
-    name: ClassVar[str] = "gates:uniform"
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> EvenGoal:
         return EvenGoal(self.aimed(target, images, labels))
 
 
+@register("gates:ce", "baseline: PGD, or rand with draws=20", paper="Croce and Hein 2020", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(Baseline):
     """Cross-entropy with straight-through gates: plain PGD, and with ``draws=20`` AutoAttack's ``rand`` estimator."""
 
-    name: ClassVar[str] = "gates:ce"
     estimator: Estimator = "straight-through"
     draws: int = 1
 
@@ -215,7 +218,6 @@ class CrossEntropy(Baseline):
 
 @dataclass(frozen=True, kw_only=True)
 class _Gradientless(Baseline):
-    needs_gradient: ClassVar[bool] = False
     iterated: ClassVar[bool] = False
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Goal:
@@ -237,21 +239,19 @@ class _Gradientless(Baseline):
         """Offer candidates."""
 
 
+@register("gates:dc-shift", "baseline: best constant colour", access="black-box", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class DCShift(_Gradientless):
     """The best constant colour shift of full size."""
-
-    name: ClassVar[str] = "gates:dc-shift"
 
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
         colour_shift(target, images, goal, budget, replace(self.search(target), estimator=estimator), best)
 
 
+@register("gates:sign-noise", "baseline: best random signs", access="black-box", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class SignNoise(_Gradientless):
     """The best of ``steps`` random sign (L2: Gaussian) perturbations of full size."""
-
-    name: ClassVar[str] = "gates:sign-noise"
 
     def look(self, target: Target, images: Tensor, goal: Goal, budget: float, estimator: Estimator, best: Best) -> None:
         for number in range(self.steps):
@@ -263,6 +263,13 @@ class SignNoise(_Gradientless):
             best.offer(moved, judge(target, moved, goal, estimator)[0])
 
 
+@register(
+    "gates:square",
+    "baseline: random squares",
+    paper="Andriushchenko et al. 2020",
+    access="black-box",
+    aims_at="compute",
+)
 @dataclass(frozen=True, kw_only=True)
 class Square(_Gradientless):
     """Random search on the metric with squares of one colour (after Andriushchenko et al. 2020); no gradient at all.
@@ -271,7 +278,6 @@ class Square(_Gradientless):
         steps: queries.
     """
 
-    name: ClassVar[str] = "gates:square"
     iterated: ClassVar[bool] = True
     steps: int = 500
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Compute
-from attacks.gates.objectives import Label, extreme_route, threshold_of
+from attacks.gates.objectives import Label, extreme_route
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +31,21 @@ class _Compute(GateAttack):
             label=wish,
             route=extreme_route(target, images, self.sign),
             random=target.gating.stochastic,
-            threshold=threshold_of(target),
+            threshold=target.gating.threshold,
         )
 
 
+@register("gates:open", "opens gates: most multiply-adds", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Open(_Compute):
     """Opens gates: as much computation as possible."""
 
-    name: ClassVar[str] = "gates:open"
     sign: ClassVar[Literal[1, -1]] = 1
 
 
+@register("gates:close", "closes gates: fewest multiply-adds", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Close(_Compute):
     """Closes gates: as little computation as possible."""
 
-    name: ClassVar[str] = "gates:close"
     sign: ClassVar[Literal[1, -1]] = -1

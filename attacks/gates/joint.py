@@ -1,5 +1,6 @@
 """``gates:joint``: the ordinary adversary armed with gate gradients."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,10 +13,21 @@ from attacks.gates.objectives import Goal
 from attacks.gates.route import RouteTo
 from attacks.gates.stealth import Hold
 from attacks.gates.through import Through
+from robustbench_aig.contracts.attack import Purpose
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 Aim = Literal["open", "close", "flip", "misclassify", "stealth", "through"]
 """Compute up or down, every gate the other way, a wrong class: by any means, with the gates held, through the gates."""
+
+PURPOSES: Mapping[Aim, Purpose] = {
+    "open": "compute",
+    "close": "compute",
+    "flip": "gates",
+    "through": "gates",
+    "misclassify": "class",
+    "stealth": "class",
+}
 
 
 def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
@@ -32,6 +44,7 @@ def aim_goal(aim: Aim, target: Target, images: Tensor, labels: Tensor) -> Goal:
     return route if aim == "flip" else Misclassify(labels, route, target.gating.stochastic)
 
 
+@register("gates:joint", "a wrong class, with a pull on the gates beside", paper="this project")
 @dataclass(frozen=True, kw_only=True)
 class Joint(GateAttack):
     """Cross-entropy plus lambda times a pull on the gates; restarts take lambda = 0, 1, 0, 4 in turn.
@@ -42,7 +55,6 @@ class Joint(GateAttack):
         gates: where the gates are pulled.
     """
 
-    name: ClassVar[str] = "gates:joint"
     LADDER: ClassVar[tuple[float, ...]] = (0.0, 1.0, 0.0, 4.0)
 
     gates: Literal["open", "close", "flip"] = "flip"

@@ -1,18 +1,21 @@
 """``gates:route``: send an image through a graph of the attacker's choice."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Route
-from attacks.gates.objectives import Label, LabelMode, layout_of, select, threshold_of, trace_of
+from attacks.gates.objectives import Label, LabelMode, layout_of, select, trace_of
 from attacks.gates.reference import class_rates, find_class, graph_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
+from robustbench_aig.registry import register
 
 
+@register(
+    "gates:route", "to a graph, an image's graph, a class's habits, or flips all", paper="this project", aims_at="gates"
+)
 @dataclass(frozen=True, kw_only=True)
 class RouteTo(GateAttack):
     """Moves the gates towards a graph, or towards how often they open for a class.
@@ -23,8 +26,6 @@ class RouteTo(GateAttack):
         prediction: the predicted class is of no interest (``free``), stays (``held``), or changes (``moved``: to the
             class of ``class/NAME``, else to any other than the true one).
     """
-
-    name: ClassVar[str] = "gates:route"
 
     to: str = "flip"
     prediction: LabelMode = "free"
@@ -43,7 +44,7 @@ class RouteTo(GateAttack):
         rates, aim = self._rates(target, images)
         wish = Label.of(self.prediction, target, images, labels, aim)
         return Route(
-            rates=rates.to(images), label=wish, random=target.gating.stochastic, threshold=threshold_of(target)
+            rates=rates.to(images), label=wish, random=target.gating.stochastic, threshold=target.gating.threshold
         )
 
     def _rates(self, target: Target, images: Tensor) -> tuple[Tensor, int | None]:

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.goals import Stealth
-from attacks.gates.objectives import SELECTION_DRAWS, select, threshold_of, trace_of
+from attacks.gates.objectives import SELECTION_DRAWS, select, trace_of
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 
 
+@register("gates:stealth", "a wrong class with every gate held", paper="this project")
 @dataclass(frozen=True, kw_only=True)
 class Hold(GateAttack):
     """Misclassifies with the graph held: exactly for hard gates, draw by draw under the same noise for sampled ones.
@@ -18,7 +20,7 @@ class Hold(GateAttack):
     An image counts only where it is wrong *and* its graph is unchanged; one without such a candidate stays clean.
     """
 
-    name: ClassVar[str] = "gates:stealth"
+    clean_on_failure: ClassVar[bool] = True
 
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Stealth:
         require_decisions(target, self.name)
@@ -31,5 +33,5 @@ class Hold(GateAttack):
             images.new_zeros(len(images), 0) if along.chance is None else along.chance.transpose(0, 1),
             held.transpose(0, 1),
             target.gating.stochastic,
-            threshold_of(target),
+            target.gating.threshold,
         )

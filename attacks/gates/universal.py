@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,16 +11,19 @@ from attacks.common.norms import direction, limit
 from attacks.gates.ascent import DRAW_STRIDE
 from attacks.gates.base import GateAttack, require_gates
 from attacks.gates.estimators import estimate, judge, resolve
-from attacks.gates.joint import Aim, aim_goal
+from attacks.gates.joint import PURPOSES, Aim, aim_goal
 from attacks.gates.objectives import Goal
 from attacks.gates.optimiser import require_gate_gradient
 from attacks.gates.reference import on_reference, reference_of
+from robustbench_aig.contracts.attack import Purpose
 from robustbench_aig.contracts.target import Reference, Target
 from robustbench_aig.errors import UsageError
+from robustbench_aig.registry import register
 
 WINDOW = 8
 
 
+@register("gates:universal", "one perturbation for all images, or for a class", paper="this project", aims_at="compute")
 @dataclass(frozen=True, kw_only=True)
 class Universal(GateAttack):
     """One perturbation that maximises the mean of a goal over the reference images, added to every attacked image.
@@ -33,11 +35,13 @@ class Universal(GateAttack):
         per_class: one perturbation for each true class.
     """
 
-    name: ClassVar[str] = "gates:universal"
-
     restarts: int = 2
     aim: Aim = "open"
     per_class: bool = False
+
+    @property
+    def aims_at(self) -> Purpose:  # type: ignore[override]
+        return PURPOSES[self.aim]
 
     @property
     def learns(self) -> bool:

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from robustbench_aig.errors import UsageError, unknown
+from robustbench_aig.registry import no_parameter
 
 LINF, L2, L1, L0 = ("linf",), ("l2",), ("l1",), ("l0",)
 ANY = ("l2", "linf", "l1", "l0")
@@ -30,7 +31,10 @@ class Capability:
         steps: parameters whose default follows the budget: default value x budget / default budget.
         filled: parameters that get another default here than in the library.
         needs: what the adapter prepares for it.
+        control: it is meant to leave images as they are.
+        clean_on_failure: the library returns the clean image where it does not break an image.
         channels: the only number of image channels that it takes.
+        classes: the fewest classes that it can tell apart.
         note: what a user should know.
         missing: why it cannot run; empty if it can.
     """
@@ -44,7 +48,10 @@ class Capability:
     steps: tuple[str, ...] = ()
     filled: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
+    control: bool = False
+    clean_on_failure: bool = False
     channels: int | None = None
+    classes: int = 2
     note: str = ""
     missing: str = ""
 
@@ -118,7 +125,7 @@ def request(
     defaults = settable(getattr(module, entry), capability, managed)
     for key, value in given.items():
         if key not in defaults:
-            raise UsageError(f"attack '{name}' has no parameter '{key}'; it takes: {', '.join(defaults) or 'none'}.")
+            raise no_parameter("attack", name, key, defaults)
         if not _fits(value, defaults[key]):
             default = defaults[key]
             raise UsageError(f"attack '{name}', parameter '{key}' cannot be '{value}'; its default is {default!r}.")

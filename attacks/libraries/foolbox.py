@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from attacks.libraries.capability import ANY, L0, L1, L2, LINF, Capability, request, runnable
+from robustbench_aig.registry import register
 
 if TYPE_CHECKING:
     from robustbench_aig.contracts.attack import Attack
@@ -134,6 +135,14 @@ def names() -> Mapping[str, str]:
     return runnable(TABLE)
 
 
+@register(
+    "foolbox:NAME",
+    "every attack of foolbox by its own name",
+    norms=("linf", "l2", "l1", "l0"),
+    access="",
+    budget="",
+    aims_at="",
+)
 def build(entry: str, *, norm: str | None = None, goal: str = "untargeted", **parameters: Any) -> "Attack":
     """The attack ``foolbox:entry``.
 

@@ -43,14 +43,14 @@ def bench(names: tuple[str, ...], **given: Any) -> None:
     """
     found = table()
 
-    chosen = list(found.BENCHMARKS) if names == ("all",) else list(dict.fromkeys(names or found.DEFAULT))
-    benchmarks = [found.find(name) for name in chosen]
+    chosen = list(found.registry.table) if names == ("all",) else list(dict.fromkeys(names or found.DEFAULT))
+    benchmarks = [found.registry.entry(name) for name in chosen]
     from benchmarks.run import save, shown, subject_of
 
     subject = subject_of(defenses.make("jpeg:75"), **given)
     rows = []
     for benchmark in benchmarks:
-        measured = benchmark.run(subject)
+        measured = benchmark.load()(subject)
         rows += measured
         if given["out"]:
             save(given["out"], benchmark.name, measured, subject)

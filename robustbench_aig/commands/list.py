@@ -1,11 +1,14 @@
 """``list``: what there is, by name."""
 
+from typing import Any
+
 import click
 
 import attacks
 import defenses
 from robustbench_aig.commands.options import json_option
 from robustbench_aig.commands.output import print_rows
+from robustbench_aig.registry import Registry
 
 
 @click.command("list")
@@ -18,11 +21,11 @@ from robustbench_aig.commands.output import print_rows
 @json_option
 def list_command(what: str, macs: bool, as_json: bool) -> None:
     """List models, systems of the paper, attacks, defenses, datasets, recipes, checks or benchmarks."""
+    registries: dict[str, Registry[Any]] = {"attacks": attacks.registry, "defenses": defenses.registry}
     if what == "benchmarks":
         from robustbench_aig.commands.bench import table
 
-        print_rows([{"name": name, "summary": entry.summary} for name, entry in table().BENCHMARKS.items()], as_json)
-        return
+        registries["benchmarks"] = table().registry
     from robustbench_aig.commands.listing import rows
 
-    print_rows(rows(what, {"attacks": attacks.registry, "defenses": defenses.registry}, macs), as_json)
+    print_rows(rows(what, registries, macs), as_json)

@@ -4,7 +4,7 @@ for."""
 from collections.abc import Mapping
 from typing import Any
 
-from robustbench_aig.data import CATALOGUE
+from robustbench_aig import data
 from robustbench_aig.registry import Registry
 from robustbench_aig.training.recipe import recipes
 
@@ -14,7 +14,7 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
 
     Args:
         what: ``models``, ``systems``, ``datasets``, ``recipes``, ``checks`` or a key of ``registries``.
-        registries: attacks and defences.
+        registries: attacks, defences, benchmarks.
         macs: for models, parameters and multiply-adds in place of the zoo.
     """
     if what == "models":
@@ -28,8 +28,13 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
         return systems.costs() if what == "models" else systems.systems()
     if what == "datasets":
         return [
-            {"name": name, "classes": card.classes, "splits": " ".join(card.splits), "summary": card.summary}
-            for name, card in CATALOGUE.items()
+            {
+                "name": entry.name,
+                "classes": entry.facts["classes"],
+                "splits": " ".join(entry.facts["splits"]),
+                "summary": entry.summary,
+            }
+            for entry in data.registry.entries()
         ]
     if what == "recipes":
         return [
@@ -39,14 +44,9 @@ def rows(what: str, registries: Mapping[str, Registry[Any]], macs: bool = False)
         from robustbench_aig.audit import CHECKS
 
         return [{"id": check.id, "tier": check.tier, "cost": check.cost, "title": check.title} for check in CHECKS]
-    registry = registries[what]
-    found = [
+    return [
         {"name": entry.name, **{key: _plain(value) for key, value in entry.facts.items()}, "summary": entry.summary}
-        for entry in registry.entries()
-    ]
-    return found + [
-        {"name": f"{family}:NAME", "summary": "every attack of that library by its own name"}
-        for family in registry.families
+        for entry in registries[what].entries()
     ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places, quiet_option
+from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, load_data, quiet_option
 
 if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--lr", type=float, help="Change the recipe's peak learning rate.")
 @click.option("--batch-size", type=int, help="Change the recipe's batch size.")
 @click.option("--target-rate", metavar="RATE[,…]", help="One target execution rate, or one per gate.")
+@click.option("--eps", metavar="EPS", help="Change the size of an adversarial recipe's perturbations, as in 8/255.")
 @click.option("--gates", type=click.Choice(["straight-through", "soft"]), help="Form of the Gumbel-softmax.")
 @click.option("--shortcut", type=click.Choice(["projection", "A"]), help="Downsampling of CIFAR networks.")
 @click.option("--init", type=PATH, help="Checkpoint to start from in place of fresh weights.")
@@ -38,18 +39,17 @@ def train(architecture: str, **given: Any) -> None:
     from dataclasses import asdict
     from functools import cache
 
-    from robustbench_aig.data import load_dataset
     from robustbench_aig.models import architectures
     from robustbench_aig.progress import progress
     from robustbench_aig.training.recipe import parse_rates, recipe
 
     architectures.architecture(architecture)
-    changes = {name: given[name] for name in ("epochs", "lr", "batch_size", "gates", "bf16", "compile")}
+    changes = {name: given[name] for name in ("epochs", "lr", "batch_size", "eps", "gates", "bf16", "compile")}
     settings = recipe(given["recipe"], target_rate=parse_rates(given["target_rate"]), **changes)
-    splits = cache(lambda split: load_dataset(given["data"], split=split, **places(given)))
+    splits = cache(lambda split: load_data(given | {"quiet": given["quiet"] or split != "train"}, split=split))
     splits("train")  # wrong names are answered before torch is imported
     from robustbench_aig.device import resolve_device
-    from robustbench_aig.training.run import epoch_line, train_model
+    from robustbench_aig.training.run import epoch_line, overfitting_line, train_model
 
     device = resolve_device(given["device"])
     with progress(given["quiet"]) as reporter:
@@ -57,6 +57,8 @@ def train(architecture: str, **given: Any) -> None:
 
         def report(epoch: "Epoch") -> None:
             reporter.note(epoch_line(epoch, settings))
+            if epoch.overfitted:
+                reporter.note(overfitting_line(epoch))
             reporter.advance(1)
 
         more = {"seed": given["seed"], "device": device, "shortcut": given["shortcut"], "init": given["init"]}

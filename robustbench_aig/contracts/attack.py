@@ -11,6 +11,13 @@ from robustbench_aig.contracts.target import Target
 
 Norm = Literal["linf", "l2"]
 
+Access = Literal["white-box", "black-box", "none"]
+"""What an attack uses of the model: gradients, outputs only, or nothing."""
+
+Purpose = Literal["class", "gates", "compute", "nothing"]
+"""What an attack wants to change: the predicted class, what gates decide, what the pass costs. Only an attack that aims
+at the class says how robust a model is; ``nothing`` is a control, which leaves the images as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
@@ -21,7 +28,15 @@ class Attack(ABC):
     """
 
     name: ClassVar[str]
-    needs_gradient: ClassVar[bool] = True
+    """In the registry, which sets it, as it sets the next four where :func:`~robustbench_aig.registry.register` has
+    them."""
+    access: ClassVar[Access] = "white-box"
+    aims_at: ClassVar[Purpose] = "class"
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    """The norms that it works in."""
+    budget: ClassVar[Literal["fixed", "minimal"]] = "fixed"
+    """Whether it fills a budget, or looks for the smallest perturbation."""
+    paper: ClassVar[str] = ""
     needs_gates: ClassVar[bool] = False
     iterated: ClassVar[bool] = True
     takes_half: ClassVar[bool] = False
@@ -31,8 +46,15 @@ class Attack(ABC):
     and the passes stay full."""
     follows_noise: ClassVar[bool] = True
     """Whether it can attack each image under the noise of that image."""
+    clean_on_failure: ClassVar[bool] = False
+    """Whether an image that it cannot break within the budget comes back as it was."""
 
     norm: Norm = "linf"
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it uses gradients of the model."""
+        return self.access == "white-box"
 
     @property
     def learns(self) -> bool:

@@ -40,9 +40,13 @@ class Defense(ABC):
     it maps the uniform numbers that it is given, so the caller decides on seeds and on common random numbers.
     """
 
-    key: ClassVar[str]
-    """Name in the registry."""
+    name: ClassVar[str]
+    """In the registry, which sets it, as it sets the next two where :func:`~robustbench_aig.registry.register` has
+    them."""
     deterministic: ClassVar[bool] = True
+    paper: ClassVar[str] = ""
+    nothing: ClassVar[bool] = False
+    """Whether it leaves every image as it is: true of :data:`NO_DEFENSE` alone."""
     surrogates: ClassVar[tuple[str, ...]] = ()
     """Kinds of differentiable stand-ins, weakest first; empty when the defence itself is differentiable."""
 
@@ -72,7 +76,7 @@ class Defense(ABC):
         if not self.surrogates:
             return self(images, uniform)
         if kind not in self.surrogates:
-            raise ValueError(f"defense '{self.name}' has no surrogate '{kind}'; it has: {', '.join(self.surrogates)}")
+            raise ValueError(f"defense '{self.label}' has no surrogate '{kind}'; it has: {', '.join(self.surrogates)}")
         if kind == "identity":
             with torch.no_grad():
                 real = self(images, uniform)
@@ -97,14 +101,14 @@ class Defense(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The name and every parameter, defaults filled in: what identifies the defence in a result."""
-        return {"name": self.key, **self._parameters()}
+        return {"name": self.name, **self._parameters()}
 
     def record(self) -> dict[str, Any]:
         """Provenance that is written down but identifies nothing, such as codec versions; JSON types only."""
         return {}
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         """The shortest specification that ``defenses.make`` turns into this defence: ``jpeg:75``."""
         parameters = self._parameters()
         parts = [
@@ -112,7 +116,7 @@ class Defense(ABC):
             for position, (key, value) in enumerate(parameters.items())
             if position == 0 or value != type(self).__dataclass_fields__[key].default  # type: ignore[attr-defined]
         ]
-        return f"{self.key}:{','.join(parts)}" if parts else self.key
+        return f"{self.name}:{','.join(parts)}" if parts else self.name
 
     def _parameters(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
@@ -123,5 +127,21 @@ class Defense(ABC):
         shape = (len(images), self.uniforms((channels, height, width)))
         if uniform is None or tuple(uniform.shape) != shape:
             given = "none" if uniform is None else f"shape {tuple(uniform.shape)}"
-            raise ValueError(f"defense '{self.name}' needs uniform numbers of shape {shape}, but got {given}")
+            raise ValueError(f"defense '{self.label}' needs uniform numbers of shape {shape}, but got {given}")
         return uniform
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDefense(Defense):
+    """The images as they are."""
+
+    name: ClassVar[str] = "none"
+    nothing: ClassVar[bool] = True
+
+    def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """``images`` itself."""
+        return images
+
+
+NO_DEFENSE = NoDefense()
+"""No defence, wherever one is asked for."""

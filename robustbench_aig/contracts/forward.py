@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.network import is_dynamic, run, sampled
 from robustbench_aig.contracts.noise import Stage, logistic, uniform
@@ -102,12 +102,10 @@ def policy_of(model: nn.Module, gating: Gating, draws: Draws, gradient: Gradient
     return gating.policy(noise, gradient)
 
 
-def shown(defense: Defense | None, images: Tensor, draws: Draws, surrogate: str | None = None) -> Tensor:
+def shown(defense: Defense, images: Tensor, draws: Draws, surrogate: str | None = None) -> Tensor:
     """What reaches the model, (K x N, C, H, W), draw-major: through the defence, or a stand-in of it."""
     count = len(draws.numbers)
     copies = images.expand(count, *images.shape).flatten(0, 1) if count > 1 else images
-    if defense is None:
-        return copies
     numbers = draws.of_defense(defense, copies)
     return defense(copies, numbers) if surrogate is None else defense.surrogate(surrogate, copies, numbers)
 
@@ -118,7 +116,7 @@ def forward(
     images: Tensor,
     draws: Draws,
     *,
-    defense: Defense | None = None,
+    defense: Defense = NO_DEFENSE,
     surrogate: str | None = None,
     policy: Policy | None = None,
     gradient: Gradient = "none",
@@ -148,17 +146,16 @@ def stacked(model: nn.Module, seen: Tensor, policy: Policy | None, count: int) -
 
 @torch.no_grad()
 def forward_apart(
-    model: nn.Module, gating: Gating, images: Tensor, draws: Draws, *, defense: Defense | None = None
+    model: nn.Module, gating: Gating, images: Tensor, draws: Draws, *, defense: Defense = NO_DEFENSE
 ) -> View:
     """Every draw on its own, at the lowest cost: draws of decisions alone share what is common to them.
 
     Arguments as in :func:`forward`; no gradients.
     """
-    random_defense = defense is not None and not defense.deterministic
-    if random_defense:
+    if not defense.deterministic:
         parts = [forward(model, gating, images, draws.one(number), defense=defense) for number in draws.numbers]
         return View.join(parts, along=0)
-    seen = images if defense is None else defense(images)
+    seen = defense(images)
     if gating.stochastic and is_dynamic(model):
         return View(*sampled(model, seen, draws.logistic(len(model.layout))))
     return View.join([forward(model, gating, seen, draws.one(number)) for number in draws.numbers], along=0)

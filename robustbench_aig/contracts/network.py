@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -246,6 +246,20 @@ def log_odds(logits: Tensor) -> Tensor:
     return best - others
 
 
+class Lesson(NamedTuple):
+    """What a training step learns from.
+
+    Attributes:
+        logits: (M, N, classes); the mean of their M cross-entropies is the loss, and the last are the answer.
+        opened: (N, L) decisions that are held against a target rate (Eq. 10); None where there is no such target.
+        extra: () a further loss, such as one that balances experts; None without.
+    """
+
+    logits: Tensor
+    opened: Tensor | None = None
+    extra: Tensor | None = None
+
+
 class DynamicNetwork(nn.Module, ABC):
     """A network that decides for each image what to run.
 
@@ -290,6 +304,12 @@ class DynamicNetwork(nn.Module, ABC):
         ask = Asked(policy, self.layout)
         logits = ask.follow(self, images)
         return logits, ask.trace(costs_of(self, tuple(images.shape[1:])))
+
+    def taught(self, images: Tensor, policy: Policy) -> Lesson:
+        """What training learns from images (N, C, H, W) in [0, 1]: by default the logits, and switches against their
+        target rate."""
+        logits, trace = self.traced(images, policy)
+        return Lesson(logits[None], trace.open if self.layout.switches_only else None)
 
     def fused(self) -> "DynamicNetwork":
         """A network for inference that computes the same, such as one with its BatchNorm folded; by default itself."""

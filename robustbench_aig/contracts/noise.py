@@ -13,7 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Stage = Literal["train", "craft", "select", "score", "start", "defend-craft", "defend-select", "defend-score"]
+Stage = Literal[
+    "train", "craft", "select", "score", "start", "defend-craft", "defend-select", "defend-score", "train-inner"
+]
 """What a draw is for. Stages never share numbers, so crafting and scoring draws are disjoint by construction."""
 
 _STAGES: dict[str, int] = {name: number for number, name in enumerate(Stage.__args__)}  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from robustbench_aig.data.dataset import ArraySource, Dataset
 from robustbench_aig.data.locate import find
 from robustbench_aig.data.splits import select_split
 from robustbench_aig.errors import Prerequisite
+from robustbench_aig.registry import register
 
 FOLDER = "cifar-10-batches-py"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -19,6 +20,13 @@ CATEGORIES = {
 }
 
 
+@register(
+    "cifar10",
+    "CIFAR-10, 50,000 training and 10,000 test images",
+    classes=10,
+    image_shape=(3, 32, 32),
+    source="download",
+)
 def load(split: str, places: tuple[Path, ...], download: bool) -> Dataset:
     """CIFAR-10 from the first of ``places`` that holds ``cifar-10-batches-py``; ids are positions in the batch files.
 

@@ -5,11 +5,15 @@ import torch
 
 from robustbench_aig.data.dataset import ArraySource, Dataset
 from robustbench_aig.data.splits import hold_out, select_split
+from robustbench_aig.registry import register
 
 TEST_IMAGES = 500
 CATEGORIES = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
 
+@register(
+    "digits", "handwritten digits that come with scikit-learn", classes=10, image_shape=(1, 8, 8), source="bundled"
+)
 def load(split: str) -> Dataset:
     """8x8 grey images, 17 levels spread over 0 to 255; ids are positions in scikit-learn's order.
 

@@ -10,6 +10,26 @@ from robustbench_aig.data import cifar10, imagenet, imagenet_categories
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.data.folder import FolderSource, Preprocess
 from robustbench_aig.errors import Prerequisite
+from robustbench_aig.registry import register
+
+
+@register(
+    "foolbox:cifar10",
+    "20 CIFAR-10 test images from foolbox",
+    classes=10,
+    image_shape=(3, 32, 32),
+    splits=("test",),
+    source="bundled",
+)
+def load_cifar10() -> Dataset:
+    """The CIFAR-10 images; see :func:`load`."""
+    return load("cifar10")
+
+
+@register("foolbox:imagenet", "20 ImageNet images from foolbox", classes=1000, splits=("test",), source="bundled")
+def load_imagenet() -> Dataset:
+    """The ImageNet images; see :func:`load`."""
+    return load("imagenet")
 
 
 def load(name: str) -> Dataset:
@@ -28,6 +48,7 @@ def load(name: str) -> Dataset:
         raise Prerequisite("foolbox's sample images are not installed; install foolbox again.")
     small = name == "cifar10"
     preprocess = Preprocess(resize=None, crop=32) if small else Preprocess()
+    source = FolderSource(folder, tuple(files), preprocess)
     return Dataset(
         name=f"foolbox:{name}",
         split="test",
@@ -35,6 +56,6 @@ def load(name: str) -> Dataset:
         labels=torch.tensor([int(file.rpartition("_")[2].partition(".")[0]) for file in files]),
         classes=cifar10.CLASSES if small else imagenet.class_names(),
         categories=cifar10.CATEGORIES if small else imagenet_categories.CATEGORIES,
-        image_shape=(3, preprocess.crop, preprocess.crop),
-        source=FolderSource(folder, tuple(files), preprocess),
+        image_shape=source.shape,
+        source=source,
     )

@@ -8,6 +8,7 @@ from robustbench_aig.data.folder import Preprocess
 from robustbench_aig.data.imagenet_categories import CATEGORIES
 from robustbench_aig.data.locate import find
 from robustbench_aig.errors import Prerequisite
+from robustbench_aig.registry import register
 
 IMAGENETTE = {
     "n01440764": 0,
@@ -35,6 +36,7 @@ def class_names() -> tuple[str, ...]:
     return tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
 
 
+@register("imagenet", "ImageNet (ILSVRC 2012), labels 0 to 999", classes=1000)
 def load(split: str, places: tuple[Path, ...]) -> Dataset:
     """ImageNet by the paper's test path; the sorted wnids are the labels 0 to 999.
 
@@ -53,7 +55,14 @@ def load(split: str, places: tuple[Path, ...]) -> Dataset:
     return folder.load(root, split, Preprocess(), name="imagenet", index=index, classes=names, categories=CATEGORIES)
 
 
-def load_imagenette(split: str, places: tuple[Path, ...], *, imagenet_labels: bool) -> Dataset:
+@register("imagenette:imagenet", "Imagenette with ImageNet's size and labels", classes=1000)
+def load_as_imagenet(split: str, places: tuple[Path, ...]) -> Dataset:
+    """Imagenette for models of ImageNet; arguments and errors as in :func:`load_imagenette`."""
+    return load_imagenette(split, places, imagenet_labels=True)
+
+
+@register("imagenette", "ten ImageNet classes at 128 pixels, labels 0 to 9", classes=10, image_shape=(3, 128, 128))
+def load_imagenette(split: str, places: tuple[Path, ...], *, imagenet_labels: bool = False) -> Dataset:
     """Imagenette's ten classes.
 
     Args:

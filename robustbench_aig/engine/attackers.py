@@ -20,7 +20,7 @@ from robustbench_aig.engine.plan import Cell
 
 def transfers(cell: Cell) -> bool:
     """Whether the static attacker's images are scored on something else than it attacks: other draws, or a defence."""
-    return cell.gating.stochastic or cell.defense is not None
+    return cell.gating.stochastic or not cell.defense.nothing
 
 
 def paths(
@@ -57,7 +57,7 @@ def paths(
     yield "static", static
     for surrogate in stand_ins:
         yield surrogate or "direct", replace(knowing, surrogate=surrogate)
-    if cell.gating.kind == "deterministic" and cell.defense is not None:
+    if cell.gating.kind == "deterministic" and not cell.defense.nothing:
         yield "no-gate-gradient", replace(strongest, gate_gradient="none")
     if cell.gating.stochastic:
         yield "deterministic-twin", replace(strongest, gating=Gating("deterministic"), transfer=True)
@@ -80,4 +80,4 @@ def _unaware(cell: Cell, ids: Tensor, passes: Passes, reference: Reference | Non
 
 def _stand_ins(cell: Cell) -> tuple[str | None, ...]:
     """The stand-ins of the defence to differentiate, strongest last; None for the real thing."""
-    return (None,) if cell.defense is None else cell.defense.surrogates or (None,)
+    return cell.defense.surrogates or (None,)

@@ -20,5 +20,5 @@ def provenance(settings: Settings) -> dict[str, Any]:
             "index": settings.dataset.index_hash,
             "content": settings.dataset.content_hash,
         },
-        "defenses": {defense.name: defense.record() for defense in settings.defenses if defense is not None},
+        "defenses": {defense.label: defense.record() for defense in settings.defenses if not defense.nothing},
     }

@@ -1,16 +1,18 @@
-"""The paper's tables and figures about gates and their cost: one experiment per module.
+"""The paper's tables and figures about gates and their cost: one experiment, one module, with a registered function
+from a :class:`~robustbench_aig.experiments.study.Study` to its findings.
 
 Importing this imports no torch and no matplotlib.
 """
 
-EXPERIMENTS: dict[str, str] = {
-    "rates": "how often each layer runs for each class, classes by category (Fig. 6)",
-    "training": "execution rates over the epochs of training (Fig. 7)",
-    "layers": "distribution of the number of executed layers, by category (Fig. 8)",
-    "extremes": "the images that use the fewest and the most layers (Fig. 9)",
-    "thresholds": "accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)",
-    "costs": "error against multiply-adds of several models (Tables 1 and 2, Fig. 4)",
-    "graphs": "how many gates must flip before an image is misclassified, over all its graphs",
-    "claims": "the paper's statements about gates, each held, not held or undecided",
-}
-"""What ``analyze`` can do: name and summary."""
+from typing import TYPE_CHECKING
+
+from robustbench_aig.registry import Registry
+
+if TYPE_CHECKING:
+    from robustbench_aig.experiments.study import Findings
+
+registry: "Registry[Findings]" = Registry(
+    "experiment",
+    "robustbench_aig.experiments",
+    reads="models",  # or the logs of their training: then the function gets what -m said
+)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
+from robustbench_aig.registry import register
 from robustbench_aig.report.run import Run, read_run
 from robustbench_aig.statistics.comparisons import compare, resampled_means
 from robustbench_aig.statistics.intervals import Interval, cluster_mean, mean_interval
@@ -62,6 +63,7 @@ class Claim:
         return cls(claim, subject, measure, interval.value, interval.lo, interval.hi, bound, n, verdict)
 
 
+@register("claims", "the paper's statements about gates, each held, not held or undecided")
 def analyze(study: Study) -> Findings:
     """Every statement that the models, and the runs of ``study.runs``, have data for.
 

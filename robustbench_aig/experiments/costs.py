@@ -13,6 +13,7 @@ from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
 from robustbench_aig.models.classifier import Classifier
 from robustbench_aig.models.macs import full_macs
 from robustbench_aig.models.paper import find
+from robustbench_aig.registry import register
 from robustbench_aig.report import text
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.intervals import accuracy
@@ -26,6 +27,7 @@ COLOURS = {
 """The paper's colours: ResNets black, stochastic inference green, deterministic red."""
 
 
+@register("costs", "error against multiply-adds of several models (Tables 1 and 2, Fig. 4)")
 def analyze(study: Study) -> Findings:
     """Error, parameters and multiply-adds of every model under every gating."""
     rows = [row(seen, study) for seen in look(study, study.models, study.gatings)]

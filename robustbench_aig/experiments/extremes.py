@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 
 SHOWN = 8
@@ -17,6 +18,7 @@ SHOWN = 8
 ENDS = ("fewest", "most")
 
 
+@register("extremes", "the images that use the fewest and the most layers (Fig. 9)")
 def analyze(study: Study) -> Findings:
     """The images with the fewest and the most executed layers, for every category, as a contact sheet.
 

@@ -13,10 +13,12 @@ import torch
 from matplotlib.figure import Figure
 
 from robustbench_aig.contracts.enumeration import enumerate_routes, require_enumerable
+from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.policy import Deterministic
 from robustbench_aig.experiments.study import Findings, Study, short
 from robustbench_aig.models.classifier import Classifier
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.measure import share
 
@@ -26,6 +28,7 @@ AT_ONCE = 8192
 NONE = "none"
 
 
+@register("graphs", "how many gates must flip before an image is misclassified, over all its graphs")
 def analyze(study: Study) -> Findings:
     """Exact accuracy of both gatings, the share of images that every graph classifies correctly, and for the others how
     many gates the nearest misclassifying graph differs in.
@@ -73,7 +76,7 @@ def _enumerated(study: Study, model: Classifier) -> Iterator[tuple[npt.NDArray[A
     for rows in torch.arange(len(data)).split(max(1, AT_ONCE // layout.count)):
         images = data.images(rows).to(study.device, memory_format=torch.channels_last)
         every = enumerate_routes(network, images)
-        wrong = every.logits.argmax(2) != data.labels[rows].to(study.device)
+        wrong = ~right(every.logits, data.labels[rows].to(study.device))
         graph = network.traced(images, Deterministic())[1].open > 0.5
         changes = layout.changes(graph[None].cpu().numpy(), (every.trace.open > 0.5).cpu().numpy())[0]
         flips = torch.from_numpy(np.ceil(changes).sum(2)).to(wrong.device).masked_fill(~wrong, torch.inf).amin(0)

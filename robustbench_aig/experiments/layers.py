@@ -11,10 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.intervals import cluster_mean
 
 
+@register("layers", "distribution of the number of executed layers, by category (Fig. 8)")
 def analyze(study: Study) -> Findings:
     """Distribution of the number of executed layers over images, for all of them and by category.
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from robustbench_aig.experiments.study import Findings, Seen, Study, look, short
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 from robustbench_aig.statistics.intervals import cluster_mean
 
@@ -24,6 +25,7 @@ Row = tuple[int, str, str]
 """A class: its number, high-level and mid-level category."""
 
 
+@register("rates", "how often each layer runs for each class, classes by category (Fig. 6)")
 def analyze(study: Study) -> Findings:
     """Execution rate of every layer by class and category, one heat map per model and gating.
 

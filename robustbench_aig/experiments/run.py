@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pandas as pd
 import torch
 
 from robustbench_aig.data.dataset import Dataset
-from robustbench_aig.errors import unknown
-from robustbench_aig.experiments import EXPERIMENTS
+from robustbench_aig.experiments import registry
 from robustbench_aig.experiments.study import Findings, Study
 from robustbench_aig.files import ensure_folder, write_atomically
 from robustbench_aig.models.classifier import check
@@ -36,10 +34,10 @@ def analyze(
     """Run an experiment on models as ``-m`` names them and write its tables, figures and provenance into a folder.
 
     Args:
-        experiment: a key of :data:`robustbench_aig.experiments.EXPERIMENTS`.
+        experiment: a name of :data:`robustbench_aig.experiments.registry`.
         models: at least one.
         out: the folder; files of an earlier call are replaced.
-        dataset: loads the images; not called for ``training``, which reads logs.
+        dataset: loads the images; not called where it reads logs.
         device: where to run.
         config: the command's options, for the record.
         settings: further fields of :class:`~robustbench_aig.experiments.study.Study`.
@@ -50,19 +48,18 @@ def analyze(
     Raises:
         UserError: as the experiment does, or the folder cannot be written.
     """
-    if experiment not in EXPERIMENTS:
-        raise unknown("experiment", experiment, EXPERIMENTS)
-    module = import_module(f"robustbench_aig.experiments.{experiment}")
+    entry = registry.entry(experiment)
+    find = entry.load()
     ensure_folder(out)
     record: dict[str, Any] = {"experiment": experiment, "config": config}
-    if experiment == "training":
-        findings: Findings = module.analyze(models)
+    if entry.facts["reads"] == "logs":
+        findings: Findings = find(models)
     else:
         study = Study(load_models(models, device), dataset(), device=device, **settings)
         sample = study.dataset.images(torch.arange(min(CHECKED, len(study.dataset)))).to(device)
         for model in study.models:
             check(model, sample, len(study.dataset.classes))
-        findings = module.analyze(study)
+        findings = find(study)
         record |= _origin(study)
     record |= environment(device)
     return findings.shown, _write(findings, out, experiment, record)

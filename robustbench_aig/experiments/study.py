@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.data.dataset import Dataset
@@ -156,7 +157,7 @@ def _look(study: Study, model: Classifier, gating: Gating) -> Seen:
         images = data.images(rows).to(study.device, memory_format=torch.channels_last)
         labels, ids = data.labels[rows].to(study.device), data.ids[rows].to(study.device)
         network = model.network
-        parts.append(score(network, gating, None, images, labels, ids, seed=study.seed, draws=draws))
+        parts.append(score(network, gating, NO_DEFENSE, images, labels, ids, seed=study.seed, draws=draws))
         study.progress.advance(len(rows))
     return Seen(model, gating, Scores.join(parts), draws)
 

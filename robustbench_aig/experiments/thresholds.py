@@ -9,11 +9,13 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.errors import UsageError
 from robustbench_aig.experiments.costs import cost_of, error_axes
 from robustbench_aig.experiments.study import Findings, Study, look, short
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 
+@register("thresholds", "accuracy and multiply-adds at T = 0.1 … 0.9 (Fig. 5)")
 def analyze(study: Study) -> Findings:
     """Error and multiply-adds of every gated model at thresholds 0.1 to 0.9; models without gates are points.
 

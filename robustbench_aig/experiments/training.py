@@ -18,6 +18,7 @@ from robustbench_aig.models import checkpoints
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import downsampling
 from robustbench_aig.models.resolve import checkpoint_folder
+from robustbench_aig.registry import register
 from robustbench_aig.report.figures import style
 from robustbench_aig.training.loop import HISTORY
 
@@ -51,6 +52,7 @@ class Log:
         return list(rates) if isinstance(rates, list) else [float(rates)] * len(self.blocks)
 
 
+@register("training", "execution rates over the epochs of training (Fig. 7)", reads="logs")
 def analyze(models: Sequence[str]) -> Findings:
     """Execution rates of every layer by epoch, from the log beside a checkpoint.
 

@@ -5,14 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.contracts.network import Stepwise, added
-from robustbench_aig.contracts.network import take as rows_of
+from robustbench_aig.contracts.network import Stepwise
 from robustbench_aig.contracts.trace import Costs
 from robustbench_aig.contracts.units import Switch
+from robustbench_aig.models.architectures import Architecture
 from robustbench_aig.models.folding import folded
 from robustbench_aig.models.gate_unit import GateUnit
 from robustbench_aig.models.macs import trunk_macs
-from robustbench_aig.models.resnet import Trunk
+from robustbench_aig.models.resnet import Normalization, Shortcut, Trunk, resnet
+from robustbench_aig.models.switching import channels as entering
+from robustbench_aig.models.switching import switched
+from robustbench_aig.registry import register
 
 
 class ConvNetAIG(Stepwise):
@@ -28,7 +31,7 @@ class ConvNetAIG(Stepwise):
     def __init__(self, trunk: Trunk, hidden: int = 16) -> None:
         super().__init__(tuple(Switch(name) for name in trunk.block_names))
         self.trunk = trunk
-        self.gates = nn.ModuleList(GateUnit(channels(block), hidden) for block in trunk.blocks)
+        self.gates = nn.ModuleList(GateUnit(entering(block), hidden) for block in trunk.blocks)
 
     def begin(self, images: Tensor) -> Tensor:
         return self.trunk.stem(images)
@@ -54,50 +57,33 @@ class ConvNetAIG(Stepwise):
         return folded(self) if self.trunk.foldable else self
 
 
-def channels(block: nn.Module) -> int:
-    """How many channels enter a residual block."""
-    return next(module.in_channels for module in block.modules() if isinstance(module, nn.Conv2d))
-
-
-def switched(block: Any, x: Tensor, decision: Tensor) -> Tensor:
-    """What leaves a residual block whose branch runs where a decision says so.
+@register(
+    "aig",
+    "ConvNet-AIG: each residual block has a gate (Veit and Belongie 2018)",
+    dynamic=True,
+    cifar=(20, 32, 38, 44, 56, 74, 110),
+    imagenet=(18, 34, 50, 101),
+)
+def aig(
+    arch: Architecture,
+    *,
+    classes: int,
+    channels: int,
+    hidden: int = 16,
+    shortcut: Shortcut = "projection",
+    norm: Normalization | None = None,
+) -> ConvNetAIG:
+    """A gated residual network.
 
     Args:
-        block: with ``shortcut``, ``residual`` and ``finish``.
-        x: (N, C, H, W). Without gradients it may be overwritten, so that closed images are not even copied.
-        decision: (N,); bool runs the branch for the open images alone (Eq. 4), anything else scales it (Eq. 3).
+        arch: which one.
+        classes: number of classes.
+        channels: image channels.
+        hidden: d of Eq. 6.
+        shortcut: as in :class:`~robustbench_aig.models.resnet.CifarResNet`.
+        norm: of its images; by default CIFAR-10's or ImageNet's.
+
+    Raises:
+        UsageError: the network cannot have that shortcut or that many channels.
     """
-    if decision.dtype != torch.bool or block.training:
-        residual = block.residual(x)
-        finished: Tensor = block.finish(_GatedSum.apply(block.shortcut(x), residual, decision.to(residual.dtype)))
-        return finished
-    rows = decision.nonzero()[:, 0]
-    if rows.shape[0] == x.shape[0]:
-        whole: Tensor = block(x)
-        return whole
-    total: Tensor = block.shortcut(x)
-    if rows.shape[0]:
-        total = added(total, rows, block.residual(rows_of(x, rows)))
-    elif total is x:
-        return x  # what leaves a block is finished already
-    finished = block.finish(total)
-    return finished
-
-
-class _GatedSum(torch.autograd.Function):
-    """shortcut + decision * residual in one pass over memory; autograd's own way is a third slower on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, shortcut: Tensor, residual: Tensor, decision: Tensor) -> Tensor:
-        ctx.save_for_backward(residual, decision)
-        return torch.addcmul(shortcut, residual, decision.view(-1, 1, 1, 1))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        residual, decision = ctx.saved_tensors
-        pull = None
-        if ctx.needs_input_grad[2]:
-            order = (0, 2, 3, 1)  # as channels-last images lie in memory
-            rows, columns = (t.permute(order).flatten(1) for t in (gradient, residual))
-            pull = torch.bmm(rows[:, None], columns[:, :, None]).view(-1)
-        return gradient, gradient * decision.view(-1, 1, 1, 1), pull
+    return ConvNetAIG(resnet(arch, classes=classes, channels=channels, shortcut=shortcut, norm=norm), hidden)

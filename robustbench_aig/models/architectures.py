@@ -1,15 +1,27 @@
-"""The architectures by name, as data: importing this imports no torch."""
+"""The architectures by name, as data: importing this imports no torch.
 
+A family of networks is one file of this package: a function registered with the depths that it comes in, which builds
+one of them from its :class:`Architecture`. Its names are the family's and the depth: ``resnet20``.
+"""
+
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from robustbench_aig.errors import UsageError, unknown
+from robustbench_aig.errors import unknown
 from robustbench_aig.models.paper import System, best
+from robustbench_aig.registry import Registry, no_parameter
 
 if TYPE_CHECKING:
     from torch import nn
 
-Family = Literal["resnet", "preresnet", "stochastic-depth-resnet", "aig"]
+registry: "Registry[nn.Module]" = Registry(
+    "architecture",
+    "robustbench_aig.models",
+    dynamic=False,  # whether its networks decide per image what to run
+    cifar=(),  # depths for small images
+    imagenet=(),  # depths for images of 224 pixels
+)
 
 
 @dataclass(frozen=True)
@@ -21,22 +33,19 @@ class Architecture:
         family: what kind of network.
         depth: number of weighted layers.
         scale: ``cifar`` (3x3 stem, 16-32-64 channels) or ``imagenet`` (torchvision's).
+        dynamic: whether it decides per image what to run.
     """
 
     name: str
-    family: Family
+    family: str
     depth: int
     scale: Literal["cifar", "imagenet"]
+    dynamic: bool
 
     @property
     def paper(self) -> System | None:
         """The paper's row of lowest error for it, where it has one."""
         return best(self.name)
-
-    @property
-    def gated(self) -> bool:
-        """Whether it has gates."""
-        return self.family == "aig"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -49,20 +58,16 @@ class Architecture:
         return 10 if self.scale == "cifar" else 1000
 
 
-def _all() -> list[Architecture]:
-    cifar, imagenet = (20, 32, 38, 44, 56, 74, 110), (18, 34, 50, 101)
-    table: list[Architecture] = []
-    for family, short in (("resnet", "resnet"), ("aig", "aig")):
-        table += [Architecture(f"{short}{depth}", family, depth, "cifar") for depth in cifar]  # type: ignore[arg-type]
-        table += [Architecture(f"{short}{depth}", family, depth, "imagenet") for depth in imagenet]  # type: ignore[arg-type]
-    table += [Architecture(f"preresnet{depth}", "preresnet", depth, "cifar") for depth in cifar]
-    for depth, scale in ((20, "cifar"), (110, "cifar"), (50, "imagenet"), (101, "imagenet")):
-        name = f"stochastic-depth-resnet{depth}"
-        table.append(Architecture(name, "stochastic-depth-resnet", depth, scale))  # type: ignore[arg-type]
-    return table
+SCALES: tuple[Literal["cifar", "imagenet"], ...] = ("cifar", "imagenet")
 
-
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in _all()}
+ARCHITECTURES: dict[str, Architecture] = {
+    f"{family.name}{depth}": Architecture(
+        f"{family.name}{depth}", family.name, depth, scale, bool(family.facts["dynamic"])
+    )
+    for family in registry.entries()
+    for scale in SCALES
+    for depth in family.facts[scale]
+}
 
 
 def architecture(name: str) -> Architecture:
@@ -83,29 +88,17 @@ def build(name: str, *, classes: int, channels: int = 3, **options: Any) -> "nn.
         name: such as ``aig20``.
         classes: number of classes.
         channels: image channels.
-        options: ``shortcut`` (``projection`` or ``A``; CIFAR networks), ``norm`` ((mean, …), (std, …)), ``hidden``
-            (gates).
+        options: what the family's function takes, such as ``norm`` ((mean, …), (std, …)), ``shortcut`` (``projection``
+            or ``A``; CIFAR networks) or ``hidden`` (gates).
 
     Raises:
         UsageError: unknown architecture, or an option that it does not take.
     """
-    from robustbench_aig.models.aig import ConvNetAIG
-    from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth, Trunk
-
     arch = architecture(name)
-    hidden = options.pop("hidden", None)
-    if hidden is not None and not arch.gated:
-        raise UsageError(f"'{name}' has no gates, so it takes no 'hidden'.")
-    trunk: Trunk
-    if arch.scale == "cifar":
-        preactivation = arch.family == "preresnet"
-        trunk = CifarResNet(arch.depth, classes, channels, preactivation=preactivation, **options)
-    else:
-        if channels != 3 or options.pop("shortcut", "projection") != "projection":
-            raise UsageError(
-                f"'{name}' takes images of 3 channels and has projection shortcuts; use a CIFAR network here."
-            )
-        trunk = ImageNetResNet(arch.depth, classes, **options)
-    if arch.family == "stochastic-depth-resnet":
-        return StochasticDepth(trunk)
-    return ConvNetAIG(trunk, hidden or 16) if arch.gated else trunk
+    make = registry.entry(arch.family).load()
+    valid = [option for option in inspect.signature(make).parameters if option not in ("arch", "classes", "channels")]
+    for option in options:
+        if option not in valid:
+            raise no_parameter("architecture", name, option, valid)
+    network: nn.Module = make(arch, classes=classes, channels=channels, **options)
+    return network

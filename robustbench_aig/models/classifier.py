@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from robustbench_aig.contracts.network import PARTS, is_dynamic
 from robustbench_aig.contracts.units import Layout
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import UserError, described
 from robustbench_aig.models.checkpoints import Card, weights_hash
+from robustbench_aig.models.guest import adopt, memory_format
 
 GUIDE = "docs/guides/dynamic-network.md"
 
@@ -59,12 +60,18 @@ class Classifier:
         if card is not None:
             identity = f"{identity}+{card.options.get('norm')}"
         shape = None if card is None else card.image_shape
-        network.eval()
-        ready: nn.Module = network.fused() if hasattr(network, "fused") else network  # type: ignore[operator]
-        ready.eval().requires_grad_(False)
-        ready = ready.to(memory_format=torch.channels_last)
+        network.eval()  # no chains on modules of other people, whose methods may return nothing
+        fused: nn.Module = network.fused() if hasattr(network, "fused") else network  # type: ignore[operator]
+        ready = adopt(fused)
+        ready.eval()
+        ready.requires_grad_(False)
         layout = ready.layout if is_dynamic(ready) else None
         return cls(name, ready, classes, identity, architecture, layout, card, shape)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How its images are best laid out in memory."""
+        return memory_format(self.network)
 
 
 @torch.no_grad()
@@ -73,11 +80,12 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
 
     Args:
         classifier: the model.
-        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        images: (N, C, H, W) float32 in [0, 1], on the model's device; N is a batch size that the sweep uses.
         classes: how many classes the data set has.
 
     Raises:
-        UserError: it fails on such images, returns another shape, NaN, or probabilities in place of logits.
+        UserError: it fails on such images, writes to them, returns another shape, NaN, or probabilities in place of
+            logits.
     """
     name = classifier.name
     if (
@@ -85,15 +93,20 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     ):  # broadcasting would hide it
         wanted, shape = ("x".join(str(size) for size in sizes) for sizes in (classifier.image_shape, images.shape[1:]))
         raise UserError(f"model '{name}' takes images of {wanted}, not of {shape}; choose a model for this data set.")
+    images = images.contiguous(memory_format=classifier.memory_format)
+    before = images.clone()
     try:
         output: Any = classifier.network(images)
     except Exception as error:  # the network is the user's, so it may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
-        shape = "x".join(str(size) for size in images.shape[1:])
+        many, shape = len(images), "x".join(str(size) for size in images.shape[1:])
         remedy = (
-            "choose a model for this data set" if classifier.layout is None else "try 'robustbench-aig check' on it"
+            "choose a model for this data set" if classifier.layout is None else "run 'robustbench-aig check' on it"
         )
-        raise UserError(f"model '{name}' cannot take images of {shape} ({reason}); {remedy}.") from None
+        raise UserError(
+            f"model '{name}' cannot take {many} images of {shape} ({described(error)}); mend it, or {remedy}."
+        ) from None
+    if not torch.equal(images, before):
+        raise UserError(f"model '{name}' changes the images that it is given; let it work on a copy of them.")
     found = misfit(output, len(images), classes)
     if found is not None:
         raise UserError(f"model '{name}' {found.symptom}; {found.remedy}.")
@@ -122,6 +135,9 @@ def misfit(output: object, images: int, classes: int | None) -> Misfit | None:
     if not isinstance(output, Tensor) or not _logits(output, images):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         return Misfit(f"must return logits of shape ({images}, classes), not {got}", "return the logits alone")
+    if not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        return Misfit(f"returns {kind} in place of logits", "return the logits, in floating point")
     if not output.isfinite().all():
         return Misfit("returns NaN or infinite logits on clean images", "check its weights and normalisation")
     if classes is not None and output.shape[1] != classes:

@@ -13,9 +13,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
+from robustbench_aig.errors import UsageError
+from robustbench_aig.models.architectures import Architecture
 from robustbench_aig.models.folding import folded
+from robustbench_aig.registry import register
 
 Shortcut = Literal["projection", "A"]
+Normalization = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation per channel."""
 
 IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR10_NORM = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -175,7 +180,7 @@ class CifarResNet(Trunk):
         classes: int = 10,
         channels: int = 3,
         shortcut: Shortcut = "projection",
-        norm: tuple[Sequence[float], Sequence[float]] = CIFAR10_NORM,
+        norm: Normalization = CIFAR10_NORM,
         preactivation: bool = False,
     ) -> None:
         super().__init__()
@@ -231,9 +236,7 @@ class ImageNetResNet(torchvision_resnet.ResNet, Trunk):
         152: (Bottleneck, [3, 8, 36, 3]),
     }
 
-    def __init__(
-        self, depth: int, classes: int = 1000, norm: tuple[Sequence[float], Sequence[float]] = IMAGENET_NORM
-    ) -> None:
+    def __init__(self, depth: int, classes: int = 1000, norm: Normalization = IMAGENET_NORM) -> None:
         if depth not in self.LAYERS:
             raise ValueError(f"an ImageNet ResNet has depth 18, 34, 50, 101 or 152, not {depth}")
         block, layers = self.LAYERS[depth]
@@ -276,3 +279,69 @@ class StochasticDepth(nn.Module):
             else:
                 x = block.finish(block.shortcut(x))
         return self.trunk.head(x)
+
+
+@register(
+    "resnet",
+    "residual network (He et al. 2016)",
+    cifar=(20, 32, 38, 44, 56, 74, 110),
+    imagenet=(18, 34, 50, 101),
+)
+def resnet(
+    arch: Architecture,
+    *,
+    classes: int,
+    channels: int,
+    shortcut: Shortcut = "projection",
+    norm: Normalization | None = None,
+) -> Trunk:
+    """A plain residual network.
+
+    Args:
+        arch: which one.
+        classes: number of classes.
+        channels: image channels.
+        shortcut: as in :class:`CifarResNet`.
+        norm: of its images; by default CIFAR-10's or ImageNet's.
+
+    Raises:
+        UsageError: the network cannot have that shortcut or that many channels.
+    """
+    if arch.scale == "cifar":
+        return CifarResNet(arch.depth, classes, channels, shortcut, norm or CIFAR10_NORM)
+    if channels != 3 or shortcut != "projection":
+        raise UsageError(
+            f"'{arch.name}' takes images of 3 channels and has projection shortcuts; use a CIFAR network here."
+        )
+    return ImageNetResNet(arch.depth, classes, norm or IMAGENET_NORM)
+
+
+@register("preresnet", "residual network with pre-activation (He et al. 2016)", cifar=(20, 32, 38, 44, 56, 74, 110))
+def preresnet(
+    arch: Architecture,
+    *,
+    classes: int,
+    channels: int,
+    shortcut: Shortcut = "projection",
+    norm: Normalization = CIFAR10_NORM,
+) -> Trunk:
+    """A residual network whose BatchNorm and ReLU come before each convolution; arguments as in :func:`resnet`."""
+    return CifarResNet(arch.depth, classes, channels, shortcut, norm, preactivation=True)
+
+
+@register(
+    "stochastic-depth-resnet",
+    "residual network trained with stochastic depth (Huang et al. 2016)",
+    cifar=(20, 110),
+    imagenet=(50, 101),
+)
+def stochastic_depth(
+    arch: Architecture,
+    *,
+    classes: int,
+    channels: int,
+    shortcut: Shortcut = "projection",
+    norm: Normalization | None = None,
+) -> StochasticDepth:
+    """A residual network whose blocks are dropped at random in training; arguments as in :func:`resnet`."""
+    return StochasticDepth(resnet(arch, classes=classes, channels=channels, shortcut=shortcut, norm=norm))

@@ -6,6 +6,7 @@ import tomllib
 from importlib.resources import files
 from typing import Any, Literal
 
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.errors import UsageError, unknown
 
 
@@ -33,6 +34,17 @@ class Recipe:
         temperature: tau of Eq. 9.
         bf16: bfloat16 autocast in the network's passes.
         compile: ``torch.compile`` the passes.
+        adversary: what perturbs the training images: ``none``, or a function of
+            :mod:`robustbench_aig.training.adversarial`. ``n-fgsm`` and ``pgd`` train on the perturbed images alone,
+            ``trades`` on cross-entropy of the clean ones + ``beta`` x KL(clean || perturbed).
+        eps: radius of the L-infinity ball in units of the pixel range, such as ``8/255``; 0 without an adversary.
+        inner_steps: steps of ``pgd`` and ``trades``; ``n-fgsm`` takes one.
+        inner_step: size of a step as a share of ``eps``.
+        inner_start: half the width of the uniform noise at the start as a share of ``eps``; ``trades`` has its own.
+        inner_noise: gates in the search for a perturbation: sampled with noise of its ``own``, or with that which the
+            training step ``shared``.
+        beta: 1 / lambda of TRADES.
+        averaging: decay of the moving average of weights that is validated and kept; 0 keeps the last step's weights.
     """
 
     epochs: int
@@ -55,6 +67,14 @@ class Recipe:
     temperature: float = 1.0
     bf16: bool = False
     compile: bool = False
+    adversary: Literal["none", "n-fgsm", "pgd", "trades"] = "none"
+    eps: str = "0"
+    inner_steps: int = 10
+    inner_step: float = 0.25
+    inner_start: float = 1.0
+    inner_noise: Literal["own", "shared"] = "own"
+    beta: float = 6.0
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         rates = (self.target_rate,) if isinstance(self.target_rate, float | int) else self.target_rate
@@ -64,6 +84,27 @@ class Recipe:
             raise UsageError("epochs and batch size must be at least 1.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"the learning rate must be a positive number, not {self.lr}.")
+        if not 0 <= self.averaging < 1:
+            raise UsageError(f"the decay of averaged weights must lie in [0, 1), not {self.averaging}.")
+        if self.inner_steps < 1 or not self.inner_step > 0 or not self.inner_start >= 0 or not self.beta >= 0:
+            raise UsageError("inner steps must be at least 1 and of a size above 0, their start and beta at least 0.")
+        sizes = parse_epsilons([self.eps])
+        if len(sizes) > 1:
+            raise UsageError(f"training takes one epsilon, not {len(sizes)} as in '{self.eps}'; write 8/255.")
+        if self.adversarial and not 0 < sizes[0].value <= 1:
+            raise UsageError(f"the epsilon to train with must be above 0 and at most 1, not {self.eps}; write 8/255.")
+        if sizes[0].value and not self.adversarial:
+            raise UsageError("this recipe trains on clean images and takes no --eps; choose n-fgsm, pgd-at or trades.")
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether training images are perturbed."""
+        return self.adversary != "none"
+
+    @property
+    def radius(self) -> float:
+        """``eps`` as a number."""
+        return parse_epsilons([self.eps])[0].value
 
     def targets(self, gates: int) -> tuple[float, ...]:
         """The target rate of each gate.

@@ -10,6 +10,7 @@ import torch
 
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.data.dataset import Dataset
+from robustbench_aig.data.splits import limited
 from robustbench_aig.errors import UsageError
 from robustbench_aig.files import ensure_folder
 from robustbench_aig.models import checkpoints
@@ -17,8 +18,11 @@ from robustbench_aig.models.architectures import architecture as find_architectu
 from robustbench_aig.models.checkpoints import Card
 from robustbench_aig.models.resnet import CIFAR10_NORM, IMAGENET_NORM
 from robustbench_aig.provenance import environment
-from robustbench_aig.training.loop import STATE, Epoch, evaluate, train
+from robustbench_aig.training.loop import STATE, Epoch, evaluate, train, under_attack
 from robustbench_aig.training.recipe import Recipe
+
+TESTED, TEST_STEPS = 1000, 20
+"""Test images and steps of PGD by which the card of an adversarially trained network says how robust it is."""
 
 NORMS = {"cifar10": CIFAR10_NORM, "digits": ((0.3053,), (0.3769,))}
 
@@ -92,10 +96,20 @@ def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
         f"train {epoch.accuracy:.1%}",
         f"validation {epoch.validation:.1%}",
     ]
+    if epoch.fgsm is not None and epoch.pgd is not None:
+        parts.append(f"fgsm {epoch.fgsm:.1%}  pgd {epoch.pgd:.1%}")
     if epoch.rates:
         mean = sum(epoch.rates) / len(epoch.rates)
         parts.append(f"gates {mean:.2f} ({' '.join(f'{rate:.2f}' for rate in epoch.rates)})")
     return "  ".join([*parts, f"{epoch.seconds:.1f} s"])
+
+
+def overfitting_line(epoch: Epoch) -> str:
+    """A warning for an epoch that overfitted catastrophically to its own attack."""
+    return (
+        f"warning: catastrophic overfitting in epoch {epoch.epoch} (accuracy under FGSM {epoch.fgsm:.1%}, under PGD "
+        f"{epoch.pgd:.1%}); it will not be kept."
+    )
 
 
 def _finished(out: Path, card: Card, recipe: Recipe) -> Card | None:
@@ -103,6 +117,8 @@ def _finished(out: Path, card: Card, recipe: Recipe) -> Card | None:
     if not (out / checkpoints.CARD).exists() or (out / STATE).exists():
         return None
     kept = checkpoints.load(out)[1]
+    later = {field.name: field.default for field in dataclasses.fields(Recipe)[1:]}  # settings that an older card lacks
+    kept.recipe = {**later, **kept.recipe}
     wanted = json.loads(json.dumps({**dataclasses.asdict(card), "recipe": dataclasses.asdict(recipe)}))
     there = json.loads(json.dumps(dataclasses.asdict(kept)))
     settled = ("architecture", "options", "classes", "image_shape", "dataset", "recipe", "seed")
@@ -110,14 +126,22 @@ def _finished(out: Path, card: Card, recipe: Recipe) -> Card | None:
 
 
 def complete(model: torch.nn.Module, card: Card, test: Dataset, out: Path, device: torch.device) -> Card:
-    """Measure a trained network on the test images, write its final card and drop the resumable state."""
-    gated = find_architecture(card.architecture).gated
+    """Measure a trained network on the test images, write its final card and drop the resumable state.
+
+    After adversarial training ``card.accuracy["test_pgd20"]`` is the accuracy on ``TESTED`` test images under PGD with
+    the recipe's epsilon.
+    """
+    gated = find_architecture(card.architecture).dynamic
     for name, seed in (("deterministic", None), ("stochastic", card.seed)) if gated else (("plain", None),):
         accuracy, rates = evaluate(model, test, device=device, stochastic_seed=seed)
         card.accuracy["test_stochastic" if name == "stochastic" else "test"] = accuracy
         if gated:
             card.rates[name] = rates
             card.execution_rate[name] = sum(rates) / len(rates)
+    if card.recipe.get("adversary", "none") != "none":
+        some, eps = limited(test, TESTED, 0), Recipe(**card.recipe).radius
+        robust = under_attack(model, some, eps, TEST_STEPS, device=device, seed=card.seed)
+        card.accuracy[f"test_pgd{TEST_STEPS}"] = robust
     card.provenance = environment(device)
     checkpoints.save(out, model, card)
     (out / STATE).unlink(missing_ok=True)

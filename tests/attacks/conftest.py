@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, Target, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.resnet import CifarResNet
 
@@ -22,14 +23,12 @@ class Victim:
     network: nn.Module
     images: Tensor
     labels: Tensor
-    gates: int = 0
 
     def target(self, gating: str = "none", draws: int = 1, **options: object) -> Target:
         count = len(self.images)
         return Target(
             self.network,
             Gating.parse(gating),
-            self.gates,
             torch.arange(count),
             torch.arange(count),
             Passes.none(count),
@@ -73,7 +72,7 @@ def _victim(gated: bool) -> Victim:
             nn.init.constant_(gate.fc2.bias, 0.0)
             nn.init.normal_(gate.fc2.weight, std=1.0, generator=torch.Generator().manual_seed(1))
     network.eval()
-    return Victim(network, images[1500 : 1500 + COUNT], labels[1500 : 1500 + COUNT], 3 if gated else 0)
+    return Victim(network, images[1500 : 1500 + COUNT], labels[1500 : 1500 + COUNT])
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import attacks
 from attacks.pgd import PGD
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.target import Passes, Target, frozen
+from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models.resolve import load_model
 from robustbench_aig.statistics.comparisons import compare
@@ -39,7 +40,7 @@ class Public:
 
     def attack(self, attack: Any, epsilon: float) -> Tensor:
         rows = torch.arange(len(self.images))
-        target = Target(self.network, Gating("none"), 0, rows, rows, Passes.none(len(rows)), seed=0)
+        target = Target(self.network, Gating("none"), rows, rows, Passes.none(len(rows)), seed=0)
         (found,) = attack(target, self.images, self.labels, [epsilon])
         assert (found - self.images).abs().max() <= epsilon + 1e-6
         return found  # type: ignore[no-any-return]

@@ -9,9 +9,9 @@ import torch
 
 import attacks
 import defenses
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.models.resolve import load_model
 from tests.audit.audits import found, run
 

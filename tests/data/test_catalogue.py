@@ -4,22 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_aig.data import CATALOGUE, NAMES, load_dataset
+from robustbench_aig.data import load_dataset, registry
 from robustbench_aig.errors import UsageError
 
 
 def test_names_need_no_torch() -> None:
-    code = "import sys; from robustbench_aig.data import NAMES; assert NAMES; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from robustbench_aig import data; list(data.registry.entries()); sys.exit('torch' in sys.modules)"
+    )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["digits", "foolbox:cifar10", "foolbox:imagenet"])
 def test_card_says_what_is_loaded(name: str) -> None:
-    card = CATALOGUE[name]
+    facts = registry.entry(name).facts
     dataset = load_dataset(name)
-    assert (dataset.name, dataset.image_shape, len(dataset.classes)) == (name, card.image_shape, card.classes)
-    assert card.source == "bundled"
+    assert (dataset.name, dataset.image_shape, len(dataset.classes)) == (name, facts["image_shape"], facts["classes"])
+    assert facts["source"] == "bundled"
 
 
 def test_unknown_name_gets_a_suggestion() -> None:
@@ -27,12 +29,21 @@ def test_unknown_name_gets_a_suggestion() -> None:
         load_dataset("cifar-10")
 
 
-@pytest.mark.parametrize(
-    "name", ["", "imagefolder", "imagefolder:", "imagefolder:PATH", "imagenette:", "foolbox:mnist"]
-)
-def test_incomplete_names_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="unknown dataset"):
+@pytest.mark.parametrize("name", ["imagefolder", "imagefolder:", "imagefolder:PATH"])
+def test_a_folder_without_its_path_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"dataset '{name}' is incomplete"):
         load_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["", "foolbox", "foolbox:mnist", "digits2"])
+def test_other_names_are_unknown(name: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown dataset '{name}'"):
+        load_dataset(name)
+
+
+def test_a_data_set_takes_no_parameters() -> None:
+    with pytest.raises(UsageError, match="'digits' takes no parameters; leave ':size=8' out"):
+        load_dataset("digits:size=8")
 
 
 def test_unknown_split_names_the_known_ones() -> None:
@@ -44,7 +55,7 @@ def test_unknown_split_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("limit", [0, -3])
 def test_limit_below_one_is_refused_before_anything_is_read(limit: int) -> None:
-    for name in NAMES:
-        if name != "imagefolder:PATH":
-            with pytest.raises(UsageError, match=f"at least 1, not {limit}"):
-                load_dataset(name, limit=limit)
+    for entry in registry.entries():
+        name = f"{entry.family}:anywhere" if entry.family else entry.name
+        with pytest.raises(UsageError, match=f"at least 1, not {limit}"):
+            load_dataset(name, limit=limit)

@@ -13,10 +13,9 @@ from defenses.bitdepth import BitDepth
 from defenses.composed import Composed
 from defenses.jpeg import Jpeg
 from defenses.median import Median
-from defenses.none import NoDefense
 from defenses.resize_pad import ResizePad
 from defenses.smoothing import Smoothing
-from robustbench_aig.contracts.defense import STRENGTHS
+from robustbench_aig.contracts.defense import NO_DEFENSE, STRENGTHS
 from robustbench_aig.errors import UsageError
 
 ALL = [entry.name for entry in defenses.registry.entries()]
@@ -31,13 +30,13 @@ def test_listing_imports_no_torch() -> None:
 def test_every_defence_keeps_the_contract(name: str, cifar: Tensor) -> None:
     defense = defenses.make(name)
     entry = next(entry for entry in defenses.registry.entries() if entry.name == name)
-    assert defense.key == name
-    assert defense.deterministic is not entry.facts["random"]
+    assert defense.name == name
+    assert defense.deterministic is entry.facts["deterministic"]
     assert defense.deterministic is (defense.uniforms((3, 32, 32)) == 0)
     assert list(defense.surrogates) == [kind for kind in STRENGTHS if kind in defense.surrogates]
     assert defense.settings()["name"] == name
     assert set(defense.settings()) == {"name"} | {field.name for field in dataclasses.fields(defense)}  # type: ignore[arg-type]
-    assert defenses.make(defense.name) == defense
+    assert defenses.make(defense.label) == defense
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand(20, defense.uniforms((3, 32, 32)), generator=generator).clamp(1e-6, 1 - 1e-6)
     before = cifar.clone()
@@ -56,9 +55,9 @@ def test_every_defence_keeps_the_contract(name: str, cifar: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("specification", "defense", "name"),
+    ("specification", "defense", "label"),
     [
-        ("none", NoDefense(), "none"),
+        ("none", NO_DEFENSE, "none"),
         ("jpeg", Jpeg(), "jpeg:75"),
         ("jpeg:quantize=floor", Jpeg(quantize="floor"), "jpeg:75,quantize=floor"),
         ("jpeg:50,subsampling=444", Jpeg(50, subsampling="444"), "jpeg:50,subsampling=444"),
@@ -66,15 +65,15 @@ def test_every_defence_keeps_the_contract(name: str, cifar: Tensor) -> None:
         ("smoothing:1/4", Smoothing(0.25), "smoothing:0.25"),
         ("median", Median(), "median"),
         ("none+jpeg:75", Jpeg(), "jpeg:75"),
-        ("none+none", NoDefense(), "none"),
+        ("none+none", NO_DEFENSE, "none"),
         ("jpeg:75 + bitdepth:5", Composed((Jpeg(), BitDepth())), "jpeg:75+bitdepth:5"),
     ],
 )
-def test_specifications(specification: str, defense: object, name: str) -> None:
+def test_specifications(specification: str, defense: object, label: str) -> None:
     made = defenses.make(specification)
     assert made == defense
-    assert made.name == name
-    assert defenses.make(name) == made
+    assert made.label == label
+    assert defenses.make(label) == made
 
 
 @pytest.mark.parametrize(

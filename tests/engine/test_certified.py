@@ -12,8 +12,8 @@ from torch import nn
 import defenses
 from defenses.smoothing import certify
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.engine.epsilons import parse_epsilons
 from robustbench_aig.report import print_run
 from tests.audit.audits import classifier
 from tests.engine import grids
@@ -31,7 +31,7 @@ def test_clean_cells_behind_smoothing_have_radii(plain: nn.Module, tmp_path: Pat
     )
     sweep(settings, tmp_path)
     cells = dict(pd.read_csv(tmp_path / "summary.csv").set_index("defense").cell)
-    alone, composed = (pd.read_parquet(tmp_path / "cells" / cells[d.name] / "samples.parquet") for d in behind)
+    alone, composed = (pd.read_parquet(tmp_path / "cells" / cells[d.label] / "samples.parquet") for d in behind)
     assert "radius" not in composed
     assert alone.correct.max() > 255  # more than a byte holds
     np.testing.assert_allclose(alone.radius, certify(alone.correct, 300, 0.1), rtol=1e-6)

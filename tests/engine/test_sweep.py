@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 import attacks
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.plan import plan
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.errors import UserError
@@ -43,7 +44,7 @@ def summary(finished: Path) -> pd.DataFrame:
 
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.evaluation.grids"])
+    context.set_forkserver_preload(["tests.engine.grids"])
     chance = random.Random(0)
     started = time.monotonic()
     for warm in ("first", "second"):  # the second run does not wait for the fork server to import torch
@@ -99,7 +100,9 @@ def test_memory_goes_back_where_it_grows(
     monkeypatch.setattr(f"{engine}.WARM", 6)
     monkeypatch.setattr(f"{engine}.resident_memory", lambda: next(held))
     monkeypatch.setattr(f"{engine}.give_back_memory", lambda: calls.append(1))
-    grid = grids.settings(gatings=(Gating("deterministic"),), attackers=("static",), defenses=(None,), batch_size=3)
+    grid = grids.settings(
+        gatings=(Gating("deterministic"),), attackers=("static",), defenses=(NO_DEFENSE,), batch_size=3
+    )
     sweep(replace(grid, attacks=[]), tmp_path / "run")
     assert len(calls) == times
 
@@ -184,7 +187,7 @@ def test_a_failing_cell_leaves_the_others(tmp_path: Path) -> None:
             raise RuntimeError("no such layer")
 
     broken = replace(grids.classifier("resnet20"), name="broken", network=Broken())
-    done = sweep(grids.settings(models=[broken, grids.classifier()], defenses=(None,)), tmp_path)
+    done = sweep(grids.settings(models=[broken, grids.classifier()], defenses=(NO_DEFENSE,)), tmp_path)
     assert len(done.failed) == 2
     assert all("no such layer" in text for text in done.failed.values())
     assert done.done == 4
@@ -210,7 +213,7 @@ def test_files_that_a_killed_process_had_not_named_are_in_nobodys_way(tmp_path: 
 
 
 def test_a_larger_grid_adds_to_a_finished_one(tmp_path: Path) -> None:
-    sweep(grids.settings(defenses=(None,)), tmp_path)
+    sweep(grids.settings(defenses=(NO_DEFENSE,)), tmp_path)
     done = sweep(grids.settings(), tmp_path)
     assert done.skipped == 4
     assert done.done == 4
@@ -228,7 +231,7 @@ def test_identity_follows_what_changes_numbers_and_nothing_else() -> None:
         {"gatings": (Gating("deterministic", 0.3), Gating("expected"))},
     ):
         assert not set(ids(**changed)) & set(reference)
-    for changed in ({"epsilons": [Epsilon(0.05, "0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
+    for changed in ({"epsilons": [Epsilon.of("0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
         assert set(ids(**changed)) & set(reference) == {
             cell.id for cell in plan(grids.settings()) if cell.attack is None
         }
@@ -238,7 +241,12 @@ def test_attacks_that_learn_get_images_that_are_not_attacked(tmp_path: Path) -> 
     from robustbench_aig.errors import UsageError
 
     learner = attacks.make("gates:universal:steps=2,restarts=1")
-    grid = {"attacks": [learner], "gatings": (Gating("deterministic"),), "defenses": (None,), "attackers": ("static",)}
+    grid = {
+        "attacks": [learner],
+        "gatings": (Gating("deterministic"),),
+        "defenses": (NO_DEFENSE,),
+        "attackers": ("static",),
+    }
     with pytest.raises(UsageError, match="reference images"):
         plan(grids.settings(**grid))
     reference = load_dataset("digits", split="validation", limit=20)
@@ -281,7 +289,7 @@ def test_a_cells_numbers_do_not_depend_on_the_other_cells(tmp_path: Path) -> Non
     defended = grids.settings().defenses[1]
     sweep(grids.settings(**grid), tmp_path / "both")
     both = pd.read_csv(tmp_path / "both" / "summary.csv")
-    for name, defense in (("none", None), ("jpeg:75", defended)):
+    for name, defense in (("none", NO_DEFENSE), ("jpeg:75", defended)):
         sweep(grids.settings(**grid, defenses=(defense,)), tmp_path / name)
         alone = pd.read_csv(tmp_path / name / "summary.csv")
         pd.testing.assert_frame_equal(alone, both[both.defense == name].reset_index(drop=True), check_dtype=False)

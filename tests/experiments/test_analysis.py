@@ -18,7 +18,7 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.policy import Deterministic, Forced
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.data import load_dataset
-from robustbench_aig.experiments import EXPERIMENTS, claims, costs, extremes, graphs, layers, rates
+from robustbench_aig.experiments import claims, costs, extremes, graphs, layers, rates, registry
 from robustbench_aig.experiments.study import Seen, Study, look
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
@@ -74,7 +74,7 @@ def seen(study: Study) -> list[Seen]:
     return list(look(study, study.models, study.gatings))
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "claims"])
+@pytest.mark.parametrize("experiment", [name for name in registry.table if name != "claims"])
 def test_every_experiment_writes_tables_a_figure_and_where_they_come_from(
     run: Run, folders: Path, tmp_path: Path, experiment: str
 ) -> None:
@@ -183,7 +183,7 @@ def made(study: Study, chances: np.ndarray) -> Seen:
     correct = np.ones(opened.shape[:2], bool)
     prob = chances[study.labels].astype(np.float32)
     empty = np.zeros(len(study.labels))
-    scores = Scores(correct, empty.astype(np.int16), opened, prob, empty)
+    scores = Scores(correct, empty.astype(np.int16), empty.astype(np.uint16), opened, prob, empty)
     return Seen(study.models[0], Gating("stochastic"), scores, 5)
 
 
@@ -214,7 +214,7 @@ def test_claims_do_not_hold_where_gates_are_made_so(many: Study) -> None:
     assert claims.specific(even, many).verdict == "undecided"
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "costs"])
+@pytest.mark.parametrize("experiment", [name for name in registry.table if name != "costs"])
 def test_models_without_gates_are_refused(run: Run, tmp_path: Path, experiment: str) -> None:
     result = run(experiment, "-m", "resnet20@plain", *FEW, "-o", tmp_path)
     refused(result, 2, "gates")
@@ -263,7 +263,7 @@ def test_graphs_are_those_of_forcing_each(study: Study) -> None:
     found = graphs.analyze(few)
     (model,) = few.models
     images = few.dataset.images(torch.arange(6))
-    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=model.gates)))
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(model.units))))
     with torch.no_grad():
         own = model.network.traced(images, Deterministic())[1].open  # type: ignore[operator]
         verdicts = [model.network.traced(images, Forced(graph[None]))[0].argmax(1) for graph in every]  # type: ignore[operator]
@@ -284,4 +284,4 @@ def test_graphs_of_a_network_beyond_the_limit_are_refused(run: Run, tmp_path: Pa
     deep = save(tmp_path / "deep", "aig32")
     result = run("graphs", "-m", f"aig32@{deep}", *FEW, "-o", tmp_path / "out")
     assert result.exit_code == 2
-    assert "up to 10 gates, this model has 15" in result.stderr
+    assert "up to 1024 routes, this model has 32,768" in result.stderr

@@ -11,13 +11,14 @@ import torch
 import attacks
 import defenses
 from robustbench_aig.audit.runner import sweep
+from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.data import load_dataset
-from robustbench_aig.engine.epsilons import Epsilon
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier
-from robustbench_aig.models.macs import costs
 from robustbench_aig.statistics.measure import CROSSED_DRAWS
 from tests.engine import grids
 
@@ -54,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Static and adaptive, with a random defence, at epsilons that move gates and verdicts."""
     out = tmp_path_factory.mktemp("gates") / "run"
     grid = grids.settings(
-        epsilons=[Epsilon(0.3, "0.3")],
-        defenses=(None, defenses.make("resize-pad")),
+        epsilons=[Epsilon.of("0.3")],
+        defenses=(NO_DEFENSE, defenses.make("resize-pad")),
         attackers=("static", "adaptive"),
         eot=2,
         dataset=load_dataset("digits", limit=60),
@@ -154,7 +155,7 @@ def test_crossed_verdicts_are_those_of_forced_graphs(folder: Path) -> None:
 
 
 def test_an_attack_that_does_nothing_moves_no_measure(tmp_path: Path) -> None:
-    wide = swept(tmp_path, attacks=[attacks.make("identity")], defenses=(None, defenses.make("resize-pad")))
+    wide = swept(tmp_path, attacks=[attacks.make("identity")], defenses=(NO_DEFENSE, defenses.make("resize-pad")))
     for measure, value in UNMOVED.items():
         assert wide[measure].to_numpy() == pytest.approx(value), measure
     assert wide.monitor_auc.to_numpy() == pytest.approx(0.5)
@@ -173,8 +174,8 @@ def test_gates_that_ignore_the_image_show_no_effect_in_any_measure(tmp_path: Pat
         tmp_path,
         models=[blind],
         attacks=learners,
-        defenses=(None,),
-        epsilons=[Epsilon(0.3, "0.3")],
+        defenses=(NO_DEFENSE,),
+        epsilons=[Epsilon.of("0.3")],
         dataset=load_dataset("digits", limit=120),
     )
     for measure, value in UNMOVED.items():
@@ -195,23 +196,26 @@ def test_gates_that_ignore_the_image_show_no_effect_in_any_measure(tmp_path: Pat
 def test_compute_stays_between_floor_and_ceiling(folder: Path, table: pd.DataFrame) -> None:
     for (cell, defense), _ in table.groupby(["cell", "defense"]):
         side = 8 if defense == "none" else 9  # resize-pad enlarges what the model sees
-        price = costs(grids.classifier().network.trunk, (1, side, side))  # type: ignore[arg-type]
+        network = grids.classifier().network
+        assert is_dynamic(network)
+        price = network.costs((1, side, side))
+        floor, ceiling = (price.extreme(network.layout, sign) for sign in (-1, 1))
         samples = RunFolder(folder).samples(cell)
         for column in ("macs_clean", "macs_adv"):
-            assert samples[column].between(price.floor + price.gates - 1e-6, price.ceiling + 1e-6).all()
+            assert samples[column].between(floor - 1e-6, ceiling + 1e-6).all()
     most = table[table.measure == "recovered_up"].value.max()
     assert most <= 1
     assert table[table.measure == "recovered_down"].value.max() <= 1
 
 
 def test_gates_that_only_scale_have_no_mediation(tmp_path: Path) -> None:
-    wide = swept(tmp_path, gatings=(Gating("expected"),), defenses=(None,))
+    wide = swept(tmp_path, gatings=(Gating("expected"),), defenses=(NO_DEFENSE,))
     assert "mediation_both" not in wide
     assert (wide.hamming >= 0).all()
 
 
 def test_an_attacker_with_an_image_per_draw_has_no_mediation(tmp_path: Path) -> None:
-    wide = swept(tmp_path, gatings=(Gating("stochastic"),), defenses=(None,), attackers=("static", "known-noise"))
+    wide = swept(tmp_path, gatings=(Gating("stochastic"),), defenses=(NO_DEFENSE,), attackers=("static", "known-noise"))
     measured = wide.notna().groupby("attacker").all()
     assert measured.loc["static", "mediation_both"]
     assert not measured.loc["known-noise", "mediation_both"]
@@ -220,5 +224,5 @@ def test_an_attacker_with_an_image_per_draw_has_no_mediation(tmp_path: Path) -> 
 
 def test_a_model_without_gates_has_no_table(tmp_path: Path) -> None:
     resnet: Classifier = grids.classifier("resnet20")
-    sweep(grids.settings(models=[resnet], defenses=(None,)), tmp_path)
+    sweep(grids.settings(models=[resnet], defenses=(NO_DEFENSE,)), tmp_path)
     assert not (tmp_path / "gates.csv").exists()
