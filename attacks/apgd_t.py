@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from attacks.apgd import ascend
-from attacks.common.losses import Average, Loss
+from attacks.common.losses import Average, Loss, check_loss
 from attacks.common.search import Run, Search, Stepwise, at_least
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
@@ -23,7 +25,7 @@ class APGDT(Stepwise):
         steps: per run.
         restarts: runs per class.
         classes: how many of the classes that the clean image is likeliest mistaken for are aimed at.
-        loss: towards the class; ``margin`` where there are fewer than four classes.
+        loss: towards the class; ``dlr`` needs four classes or more.
         average: over the draws of a random target.
         rho: as in :class:`attacks.apgd.APGD`.
     """
@@ -37,6 +39,9 @@ class APGDT(Stepwise):
 
     def __post_init__(self) -> None:
         at_least(steps=(self.steps, 1), restarts=(self.restarts, 1), classes=(self.classes, 1), rho=(self.rho, 0))
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        check_loss(self.loss, target, images, aimed=True)
 
     def attack(self, search: Search, budget: float) -> None:
         scores = search.logits.scatter(1, search.aim.labels[:, None], -torch.inf)

@@ -77,7 +77,7 @@ class DeepFool(Minimal):
             value, gradient, view = part.target.gradient(points, lead, step)
             flat = gradient.flatten(1)
             dual = (flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)) + 1e-8
-            gap = value.abs() / dual
+            gap = (value.abs() / dual).nan_to_num()  # of NaN logits, whose gradient is 0: the image stays
             ahead = gradient.sign() if self.norm == "linf" else gradient / per_image(dual)
             sizes.append(gap)
             moves.append(per_image(gap + 1e-4) * ahead)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Average, Goal, Loss
+from attacks.common.losses import Aim, Average, Goal, Loss, check_loss
 from attacks.common.norms import climb
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
@@ -38,6 +38,9 @@ class FGSM(Attack):
     loss: Loss = "ce"
     average: Average = "loss"
     goal: Goal = "untargeted"
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        check_loss(self.loss, target, images, aimed=self.goal != "untargeted")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         aim = Aim.of(self.goal, target, images, labels)

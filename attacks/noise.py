@@ -13,7 +13,7 @@ from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register("noise", "random directions of full size", access="none", aims_at="nothing", norms=("linf", "l2", "l1"))
+@register("noise", "random directions of full size", access="none", norms=("linf", "l2", "l1"))
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """One random direction per image, scaled to every budget; spends no pass.

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from attacks.common.search import Search, Searching
 from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
@@ -38,6 +41,10 @@ class Worst(Searching):
 
     def __post_init__(self) -> None:
         self._members()
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        for member in self._members():
+            member.check_target(target, images, labels)
 
     def improve(self, searches: Sequence[Search], budgets: Sequence[float]) -> None:
         combine(self._members(), searches, budgets)

@@ -76,6 +76,7 @@ def child(asked: str) -> None:
         [FGSM()],
         parse_epsilons(["4/255,8/255"]),
         gatings=(Gating("stochastic"),),
+        attackers=("static",),
         device=device,
     )
     with tempfile.TemporaryDirectory() as folder:

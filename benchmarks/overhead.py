@@ -8,6 +8,7 @@ what it adds.
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -34,8 +35,16 @@ PASSES, AUDIT = "passes", "audit"
 @register("overhead", "a whole sweep, beside its attack and scoring passes")
 def run(subject: Subject) -> list[Row]:
     """FGSM and PGD-10 on the plain network, FGSM on the stochastic gated one, nine epsilons, ten scoring draws."""
-    epsilons = [Epsilon(value, f"{round(value * 255)}/255") for value in EPSILONS]
-    base = Settings([subject.model], subject.dataset, [FGSM()], epsilons, device=subject.device, draws=DRAWS)
+    epsilons = [Epsilon(Fraction(round(value * 255), 255)) for value in EPSILONS]
+    base = Settings(
+        [subject.model],
+        subject.dataset,
+        [FGSM()],
+        epsilons,
+        attackers=("static",),
+        device=subject.device,
+        draws=DRAWS,
+    )
     gated = replace(base, models=[subject.gated], gatings=(Gating("stochastic"),))
     cases = {
         "FGSM, plain": base,

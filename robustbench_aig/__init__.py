@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from robustbench_aig.audit.runner import sweep
     from robustbench_aig.contracts.epsilons import parse_epsilons
     from robustbench_aig.contracts.gating import Gating
+    from robustbench_aig.contracts.network import DynamicNetwork, Stepwise, skip
+    from robustbench_aig.contracts.units import Exit, Router, Switch
     from robustbench_aig.data import load_dataset
     from robustbench_aig.engine.plan import Settings, plan
     from robustbench_aig.models.classifier import Classifier
@@ -34,8 +36,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
+    "DynamicNetwork",
+    "Exit",
     "Gating",
+    "Router",
     "Settings",
+    "Stepwise",
+    "Switch",
     "compare_runs",
     "load_dataset",
     "load_model",
@@ -43,6 +50,7 @@ __all__ = [
     "plan",
     "read_run",
     "recipe",
+    "skip",
     "sweep",
     "train_model",
     "write_report",
@@ -50,8 +58,13 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "models.classifier",
+    "DynamicNetwork": "contracts.network",
+    "Exit": "contracts.units",
     "Gating": "contracts.gating",
+    "Router": "contracts.units",
     "Settings": "engine.plan",
+    "Stepwise": "contracts.network",
+    "Switch": "contracts.units",
     "compare_runs": "report",
     "load_dataset": "data",
     "load_model": "models.resolve",
@@ -59,6 +72,7 @@ _HOMES = {
     "plan": "engine.plan",
     "read_run": "report",
     "recipe": "training.recipe",
+    "skip": "contracts.network",
     "sweep": "audit.runner",
     "train_model": "training.run",
     "write_report": "report",

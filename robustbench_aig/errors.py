@@ -22,6 +22,27 @@ class Prerequisite(UserError):
     exit_code = 3
 
 
+class Unwritable(UserError):
+    """A file cannot be written: the disk is full, or the folder may not be written to."""
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an error's message that says most, which is the last one of TorchScript's; its class without any."""
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # an exception of somebody else's whose __str__ fails
+        lines = []
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0]
+
+
+def described(error: BaseException) -> str:
+    """An error of somebody else's code in one line: class and message."""
+    line, name = first_line(error), type(error).__name__
+    return line if line.startswith(name) else f"{name}: {line}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not registered, with the closest known names first.
 

@@ -6,21 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import Unwritable
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be printed and stored: bytes that are not UTF-8 are written as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def ensure_folder(path: Path) -> None:
     """Make the folder ``path`` if it is not there, and try that it can be written.
 
     Raises:
-        UserError: it cannot.
+        Unwritable: it cannot.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose a folder that you may write to.") from None
+        raise Unwritable(f"cannot write {path} ({error.strerror}); choose a folder that you may write to.") from None
 
 
 @contextmanager
@@ -28,14 +33,14 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path``; when the block ends well it is synced and takes the name, else it goes.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        Unwritable: the folder cannot be written or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose a folder that you may write to.") from None
+        raise Unwritable(f"cannot write {path} ({error.strerror}); choose a folder that you may write to.") from None
     temporary = Path(name)
     try:
         yield temporary
@@ -44,7 +49,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
+        raise Unwritable(
             f"cannot write {path} ({error.strerror or error}); free some space and run the same command."
         ) from None
     finally:

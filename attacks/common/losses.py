@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_aig.contracts.forward import View
-from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.margin import finite, margin
 from robustbench_aig.contracts.target import Objective, Target
 from robustbench_aig.errors import UsageError
 
@@ -48,6 +48,24 @@ def dlr(logits: Tensor, labels: Tensor, aims: Tensor | None = None) -> Tensor:
         return margin(logits, labels) / (ordered[..., 0] - ordered[..., 2] + 1e-12)
     scale = ordered[..., 0] - 0.5 * (ordered[..., 2] + ordered[..., 3]) + 1e-12
     return (_at(logits, aims) - _at(logits, labels)) / scale
+
+
+def check_loss(loss: Loss, target: Target, images: Tensor, *, aimed: bool) -> None:
+    """Refuse a loss that needs more classes than a target has; costs a forward pass for ``dlr``.
+
+    Args:
+        loss: what is to be maximised.
+        target: what would be attacked.
+        images: (N, C, H, W) a few images for it.
+        aimed: whether a class is aimed at.
+
+    Raises:
+        UsageError: there are too few classes.
+    """
+    if loss == "dlr":
+        logits = target.view(images).logits
+        labels = logits.new_zeros(logits.shape[1], dtype=torch.long)
+        dlr(logits, labels, labels if aimed else None)
 
 
 def auto(logits: Tensor, labels: Tensor, aims: Tensor | None = None) -> Tensor:
@@ -94,7 +112,7 @@ class Aim:
         return Aim(self.labels[index], None if self.classes is None else self.classes[index])
 
     def objective(self, loss: Loss, average: Average = "loss") -> Objective:
-        """The loss of a view (K, N, classes) as one value per image (N,)."""
+        """The loss of a view (K, N, classes) as one value per image (N,); -inf where a draw's logits are not finite."""
         function = _LOSSES[loss]
 
         def objective(view: View) -> Tensor:
@@ -103,16 +121,17 @@ class Aim:
                 logits = logits.mean(0, keepdim=True)
             elif len(logits) > 1 and average == "probs":
                 logits = logits.log_softmax(-1).logsumexp(0, keepdim=True)  # log K too large, which no loss sees
-            return function(logits, self.labels, self.classes).mean(0)
+            values = function(logits, self.labels, self.classes)
+            return torch.where(finite(logits), values, -torch.inf).mean(0)
 
         return objective
 
     def success(self, view: View) -> Tensor:
-        """(N,) share of the draws in which the aim is reached: wrong class, or the aimed-at class."""
+        """(N,) share of the draws in which the aim is reached: wrong class, or the aimed-at class; NaN is neither."""
         predicted = view.logits.argmax(-1)
         reached = predicted != self.labels if self.classes is None else predicted == self.classes
-        return reached.float().mean(0)
+        return (reached & finite(view.logits)).float().mean(0)
 
     def margin(self, view: View) -> Tensor:
-        """(N,) mean margin over the draws."""
+        """(N,) mean margin over the draws; -inf where one of them is NaN or infinite."""
         return margin(view.logits, self.labels, self.classes).mean(0)

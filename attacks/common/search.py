@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Goal
+from attacks.common.losses import Aim, Goal, check_loss
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.target import Target
@@ -196,6 +196,9 @@ class Searching(Attack):
     refills: ClassVar[bool] = True
 
     goal: Goal = "untargeted"
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        check_loss(getattr(self, "loss", "auto"), target, images, aimed=self.goal != "untargeted")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         if not len(images):

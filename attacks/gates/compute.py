@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Compute
-from attacks.gates.objectives import Label, extreme_route, threshold_of
+from attacks.gates.objectives import Label, extreme_route
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
@@ -31,7 +31,7 @@ class _Compute(GateAttack):
             label=wish,
             route=extreme_route(target, images, self.sign),
             random=target.gating.stochastic,
-            threshold=threshold_of(target),
+            threshold=target.gating.threshold,
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from attacks.common.norms import TINY
-from attacks.gates.objectives import Goal, even_weights, layout_of, lead, select, threshold_of, trace_of
+from attacks.gates.objectives import Goal, even_weights, layout_of, lead, select, trace_of
 from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes, require_enumerable
 from robustbench_aig.contracts.forward import View, policy_of
 from robustbench_aig.contracts.gating import Gating
@@ -151,7 +151,7 @@ def _along(target: Target, images: Tensor, goal: Goal, graphs: Tensor, penalty: 
         return Estimate(values, gradient)
     # gates decide one after the other, so theirs is this graph exactly if every margin along it is on its side
     trace = trace_of(view)
-    own = ((lead(trace, threshold_of(target)) > 0) & trace.reached).to(trace.open)
+    own = ((lead(trace, target.gating.threshold) > 0) & trace.reached).to(trace.open)
     return Estimate(values, gradient, _verdict(goal, View(view.logits, replace(trace, open=own))))
 
 

@@ -11,6 +11,7 @@ from attacks.common.losses import ce
 from attacks.gates.objectives import NEAR, SAFE, Goal, Label, error, hinge, lead, trace_of, unit_weights
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.margin import margin as class_margin
+from robustbench_aig.contracts.margin import wrong
 
 Pull = Literal["margin", "probability", "nearest"]
 """On margins, all gates on the wrong side are pulled alike; on probabilities, those that are nearly right more; and
@@ -59,7 +60,7 @@ class Compute(Labelled):
     sign: int
     route: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     pull: Pull = "probability"
     kappa: float = NEAR
     along: bool = False
@@ -68,7 +69,7 @@ class Compute(Labelled):
         trace = trace_of(view)
         if self.random and trace.layout.routers:
             return self.sign * (trace.running @ unit_weights(trace))
-        wanted = self.sign * lead(trace, self.threshold)
+        wanted = self.sign * (trace.margin if self.random else lead(trace, self.threshold))
         reach = wanted if self.random else hinge(wanted, self.kappa)
         scores = torch.sigmoid(reach) if self.random or self.pull == "probability" else reach
         if trace.layout.exits:  # what is not reached does not run
@@ -120,7 +121,7 @@ class Route(Labelled):
 
     rates: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     pull: Pull = "probability"
     kappa: float = NEAR
     worst: bool = False
@@ -239,7 +240,7 @@ class Stealth(Goal):
     chances: Tensor
     held: Tensor
     random: bool
-    threshold: float = 0.5
+    threshold: float | None = None
     kappa: float = 0.02
 
     @property
@@ -274,9 +275,8 @@ class Stealth(Goal):
         return (floor - sides * lead(trace, self.threshold)).relu().sum(-1)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
-        wrong = view.logits.argmax(-1) != self.labels
         near = torch.sigmoid(class_margin(view.logits, self.labels))
-        return (weights * self._same(view) * (wrong + 1e-4 * near)).sum(0)
+        return (weights * self._same(view) * (wrong(view.logits, self.labels) + 1e-4 * near)).sum(0)
 
     def feasible(self, view: View, weights: Tensor) -> Tensor:
         return (weights * self._same(view)).sum(0) >= (0.5 if self.random else 1.0)

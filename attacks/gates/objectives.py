@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.forward import View
+from robustbench_aig.contracts.margin import finite, wrong
 from robustbench_aig.contracts.margin import margin as class_margin
 from robustbench_aig.contracts.network import costs_of, is_dynamic
 from robustbench_aig.contracts.target import Target
@@ -164,7 +165,7 @@ class Label:
             return torch.ones_like(self.share, dtype=torch.bool)
         predicted = view.logits.argmax(-1)
         good = predicted != self.classes if self.away else predicted == self.classes
-        return (good * weights).sum(0) >= self.share - 1e-6
+        return ((good & finite(view.logits)) * weights).sum(0) >= self.share - 1e-6
 
 
 def trace_of(view: View) -> Trace:
@@ -210,14 +211,11 @@ def layout_of(target: Target) -> Layout:
     return target.layout
 
 
-def threshold_of(target: Target) -> float:
-    """The threshold of a target's gating: 0.5 unless it is deterministic with another (Eq. 12)."""
-    return target.gating.threshold if target.gating.kind == "deterministic" else 0.5
-
-
-def lead(trace: Trace, threshold: float) -> Tensor:
-    """(…, N, L) by how much each margin is on the side of running, under a threshold."""
-    return trace.margin if threshold == 0.5 else trace.margin - trace.layout.shift(threshold).to(trace.margin)
+def lead(trace: Trace, threshold: float | None) -> Tensor:
+    """(…, N, L) by how much each margin is on the side of running, under a gating's threshold (Eq. 12)."""
+    if threshold is None and not trace.layout.exits:
+        return trace.margin
+    return trace.margin - trace.layout.shift(threshold).to(trace.margin)
 
 
 def select(target: Target, images: Tensor) -> View:
@@ -237,6 +235,5 @@ def hinge(margin: Tensor, kappa: float) -> Tensor:
 
 def error(view: View, labels: Tensor, weights: Tensor) -> Tensor:
     """(N,) chance of a wrong class; between equals the nearer to the boundary is larger."""
-    wrong = (view.logits.argmax(-1) != labels).to(weights)
     near = torch.sigmoid(class_margin(view.logits, labels))
-    return (weights * (wrong + 1e-4 * near)).sum(0)
+    return (weights * (wrong(view.logits, labels) + 1e-4 * near)).sum(0)

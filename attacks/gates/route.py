@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attacks.gates.base import GateAttack
 from attacks.gates.goals import Route
-from attacks.gates.objectives import Label, LabelMode, layout_of, select, threshold_of, trace_of
+from attacks.gates.objectives import Label, LabelMode, layout_of, select, trace_of
 from attacks.gates.reference import class_rates, find_class, graph_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
@@ -44,7 +44,7 @@ class RouteTo(GateAttack):
         rates, aim = self._rates(target, images)
         wish = Label.of(self.prediction, target, images, labels, aim)
         return Route(
-            rates=rates.to(images), label=wish, random=target.gating.stochastic, threshold=threshold_of(target)
+            rates=rates.to(images), label=wish, random=target.gating.stochastic, threshold=target.gating.threshold
         )
 
     def _rates(self, target: Target, images: Tensor) -> tuple[Tensor, int | None]:

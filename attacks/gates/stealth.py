@@ -1,12 +1,13 @@
 """``gates:stealth``: a wrong class while every gate decides as on the clean image, so that no graph monitor sees it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from attacks.gates.base import GateAttack, require_decisions
 from attacks.gates.goals import Stealth
-from attacks.gates.objectives import SELECTION_DRAWS, select, threshold_of, trace_of
+from attacks.gates.objectives import SELECTION_DRAWS, select, trace_of
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
@@ -19,6 +20,8 @@ class Hold(GateAttack):
     An image counts only where it is wrong *and* its graph is unchanged; one without such a candidate stays clean.
     """
 
+    clean_on_failure: ClassVar[bool] = True
+
     def goal(self, target: Target, images: Tensor, labels: Tensor) -> Stealth:
         require_decisions(target, self.name)
         along = trace_of(target.view(images, "craft", range(SELECTION_DRAWS)))
@@ -30,5 +33,5 @@ class Hold(GateAttack):
             images.new_zeros(len(images), 0) if along.chance is None else along.chance.transpose(0, 1),
             held.transpose(0, 1),
             target.gating.stochastic,
-            threshold_of(target),
+            target.gating.threshold,
         )

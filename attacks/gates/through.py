@@ -9,9 +9,10 @@ from torch import Tensor
 
 from attacks.common.losses import ce
 from attacks.gates.base import GateAttack, require_decisions
-from attacks.gates.objectives import Goal, error, hinge, layout_of, lead, threshold_of, trace_of
+from attacks.gates.objectives import Goal, error, hinge, layout_of, lead, trace_of
 from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes, route_number
 from robustbench_aig.contracts.forward import View, stacked
+from robustbench_aig.contracts.margin import wrong
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.oracle import oracle
 from robustbench_aig.contracts.policy import Forced
@@ -40,7 +41,7 @@ class ThroughGates(Goal):
     table: Tensor
     graphs: Tensor
     random: bool
-    threshold: float
+    threshold: float | None
     pull: Literal["error", "loss", "route"] = "error"
     choice: int = 0
     worst: bool = False
@@ -49,7 +50,7 @@ class ThroughGates(Goal):
     def enough(self) -> Tensor:
         if not self.table.shape[1]:
             return torch.full_like(self.labels, math.inf if self.random else 1.0, dtype=self.clean.dtype)
-        possible = (self.table.argmax(-1) != self.labels[:, None]).any(1)
+        possible = wrong(self.table.transpose(0, 1), self.labels).any(0)
         return torch.where(possible, math.inf if self.random else 1.0, -torch.inf)
 
     @property
@@ -65,7 +66,7 @@ class ThroughGates(Goal):
             return wanted.amin(-1) if self.worst else hinge(wanted, 1.0).mean(-1)
         logits = self._along(view)
         if self.pull == "error" and not logits.requires_grad:
-            return (logits.argmax(-1) != self.labels).to(logits)
+            return wrong(logits, self.labels).to(logits)
         return ce(logits, self.labels)
 
     def score(self, view: View, weights: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class Through(GateAttack):
             target.spend(torch.cat([part.work for part in parts]) // layout.running + 1)
         found = oracle(model, seen, labels, self.AIMS, _reach_scale(target, images, self.norm))
         random = target.gating.stochastic
-        return ThroughGates(labels, images, target, table, found.graphs, random, threshold_of(target))
+        return ThroughGates(labels, images, target, table, found.graphs, random, target.gating.threshold)
 
 
 def _reach_scale(target: Target, images: Tensor, norm: str) -> Tensor:

@@ -20,6 +20,7 @@ from attacks.common.norms import per_image
 from attacks.libraries.capability import Capability, Request
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.forward import Draws, forward
+from robustbench_aig.contracts.margin import finite
 from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.noise import uniform
 from robustbench_aig.contracts.norms import size, tolerance
@@ -36,6 +37,9 @@ _SEEDS = 1_000_003
 class Attackable(nn.Module):
     """Logits (n, classes) of images (n, C, H, W) in [0, 1], as a library sees the target.
 
+    Logits that are NaN or infinite are no success: a library sees the label of the nearest clean image in their place.
+    Entries of gradients that are NaN or infinite become 0.
+
     A random target becomes a deterministic function of the image: the same K draws of gate and defence noise for every
     image and every call (common random numbers), reduced to the logarithm of the mean class probability. So a library
     may drop, repeat or reorder images, and its line searches and its own checks see no noise.
@@ -44,26 +48,34 @@ class Attackable(nn.Module):
 
     Args:
         target: what is attacked.
-        images: (N, C, H, W) of the call; their device and channel sizes count.
+        images: (N, C, H, W) clean images of the call.
+        labels: (N,).
         capability: of the attack; rows of logits are shifted as it needs, which changes no softmax and no margin. Where
             it looks for the smallest perturbation, its loss is 0 for images that are done, whose zero gradients then
             mean nothing.
     """
 
-    def __init__(self, target: Target, images: Tensor, capability: Capability) -> None:
+    def __init__(self, target: Target, images: Tensor, labels: Tensor, capability: Capability) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros((), device=images.device), requires_grad=False)
         self.target, self._capability = target, capability
+        self._clean, self._labels = images, labels
         self._draws = range(target.draws if target.stochastic else 1)
         self._shared = torch.tensor([_SHARED], device=images.device)
-        self._forwards = self._backwards = self._gradients = self._stalled = 0
+        self._forwards = self._backwards = self._gradients = self._stalled = self._nonfinite = self._unclear = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """A fresh tensor of logits at every call."""
-        images = images.to(self.anchor.dtype, copy=True)
+        images = images.to(self.anchor.dtype, copy=True).contiguous()
         differentiable = torch.is_grad_enabled() and images.requires_grad
+        if differentiable:  # libraries view gradients, and a network in channels_last has them in its own layout
+            images.register_hook(Tensor.contiguous)
         logits = self._logits(images, differentiable)
         self._forwards += len(images) * len(self._draws)
+        unclear = ~finite(logits)
+        self._unclear += int(unclear.sum())
+        if bool(unclear.any()):
+            logits = torch.where(unclear[:, None], self._as_labelled(images, logits), logits)
         if "logits above 0" in self._capability.needs:
             logits = logits - logits.detach().amin(1, keepdim=True)
         elif "log probabilities" in self._capability.needs:
@@ -73,7 +85,10 @@ class Attackable(nn.Module):
         return logits.clone()
 
     def settle(self) -> None:
-        """Add the passes to the target's counters, spread evenly, since libraries do not tell images apart."""
+        """Add the passes to the target's counters, spread evenly, since libraries do not tell images apart.
+
+        What was NaN or infinite goes to the share of the images that it is of all gradients, or passes.
+        """
         rows, passes = self.target.rows, self.target.passes
         for counter, total in (
             (passes.forwards, self._forwards),
@@ -81,8 +96,18 @@ class Attackable(nn.Module):
             (passes.gradients, self._gradients),
             (passes.stalled, self._stalled),
         ):
-            share, rest = divmod(total, len(rows))
-            counter.index_add_(0, rows, share + (torch.arange(len(rows), device=rows.device) < rest).long())
+            _spread(counter, rows, total)
+        for counter, some, total in (
+            (passes.nonfinite, self._nonfinite, self._gradients),
+            (passes.unclear, self._unclear * len(self._draws), self._forwards),
+        ):
+            if some:
+                _spread(counter, rows[: -(-some * len(rows) // total)], some)
+
+    def _as_labelled(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Logits (n, classes) that name the label of the clean image nearest to each of the images."""
+        nearest = torch.cdist(images.detach().nan_to_num().flatten(1), self._clean.flatten(1)).argmin(1)
+        return torch.zeros_like(logits).scatter(1, self._labels[nearest, None], 1.0)
 
     def _logits(self, images: Tensor, differentiable: bool) -> Tensor:
         target = self.target
@@ -104,13 +129,17 @@ class Attackable(nn.Module):
         asked: list[Tensor] = []
         switching = self._capability.budget == "minimal"
 
-        def entering(gradient: Tensor) -> None:
+        def entering(gradient: Tensor) -> Tensor:
             asked[:] = [(gradient != 0).any(1) | (not switching)]
+            return gradient.nan_to_num(0.0, 0.0, 0.0)  # of the library's loss, which is no fault of the model
 
-        def leaving(gradient: Tensor) -> None:
+        def leaving(gradient: Tensor) -> Tensor:
+            usable = gradient.nan_to_num(0.0, 0.0, 0.0)
             self._backwards += len(gradient) * len(self._draws)
             self._gradients += int(asked[0].sum())
-            self._stalled += int((asked[0] & (gradient.flatten(1) == 0).all(1)).sum())
+            self._stalled += int((asked[0] & (usable.flatten(1) == 0).all(1)).sum())
+            self._nonfinite += int((asked[0] & (~gradient.isfinite()).flatten(1).any(1)).sum())
+            return usable
 
         if logits.requires_grad:
             logits.register_hook(entering)
@@ -140,23 +169,37 @@ class LibraryAttack(Attack):
         capability = self.request.capability
         object.__setattr__(self, "norm", self.request.norm)
         object.__setattr__(self, "name", self.request.name)
+        kept = capability.clean_on_failure or capability.budget == "minimal"
+        object.__setattr__(self, "clean_on_failure", kept)
         object.__setattr__(self, "iterated", capability.iterated and capability.access != "none")
-        object.__setattr__(self, "aims_at", "nothing" if capability.access == "none" else "class")
+        object.__setattr__(self, "aims_at", "nothing" if capability.control else "class")
         for fact in ("norms", "access", "budget"):
             object.__setattr__(self, fact, getattr(capability, fact))
+
+    @property
+    def fewest_classes(self) -> int:
+        """The fewest classes that it can tell apart."""
+        return self.request.capability.classes
+
+    def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
+        channels, classes = self.request.capability.channels, target.view(images).logits.shape[-1]
+        if channels not in (None, images.shape[1]):
+            raise UsageError(f"attack '{self.name}' takes images of {channels} channels, not {images.shape[1]}.")
+        if classes < self.fewest_classes:
+            raise UsageError(
+                f"attack '{self.name}' needs {self.fewest_classes} classes or more, not {classes}; choose another."
+            )
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         capability = self.request.capability
         if target.fixed_noise or target.known is not None:
             raise UsageError(f"'{self.name}' cannot follow each image's own noise; use one of the suite's own attacks.")
-        if capability.channels not in (None, images.shape[1]):
-            raise UsageError(f"'{self.name}' takes images of {capability.channels} channels, not {images.shape[1]}.")
         if not len(images):
             return images.expand(len(budgets), *images.shape)
         seed = _seed(target)
         with contained(target.model, seed):
             clean, wanted = images.detach().clone(memory_format=torch.contiguous_format), labels.clone()
-            model = Attackable(target, clean, capability)
+            model = Attackable(target, clean, wanted, capability)
             try:
                 if capability.budget == "minimal":
                     found = self._run(model, clean.clone(), wanted, 0.0).detach()
@@ -212,6 +255,12 @@ def likeliest_wrong(model: Attackable, images: Tensor, labels: Tensor) -> Tensor
     with torch.no_grad():
         logits: Tensor = model(images)
     return logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
+
+
+def _spread(counter: Tensor, rows: Tensor, total: int) -> None:
+    """Add a total to the counters of rows, evenly."""
+    share, rest = divmod(total, len(rows))
+    counter.index_add_(0, rows, share + (torch.arange(len(rows), device=rows.device) < rest).long())
 
 
 def reseed(seed: int) -> None:

@@ -31,7 +31,10 @@ class Capability:
         steps: parameters whose default follows the budget: default value x budget / default budget.
         filled: parameters that get another default here than in the library.
         needs: what the adapter prepares for it.
+        control: it is meant to leave images as they are.
+        clean_on_failure: the library returns the clean image where it does not break an image.
         channels: the only number of image channels that it takes.
+        classes: the fewest classes that it can tell apart.
         note: what a user should know.
         missing: why it cannot run; empty if it can.
     """
@@ -45,7 +48,10 @@ class Capability:
     steps: tuple[str, ...] = ()
     filled: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
+    control: bool = False
+    clean_on_failure: bool = False
     channels: int | None = None
+    classes: int = 2
     note: str = ""
     missing: str = ""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.libraries import foolbox as table
 from attacks.libraries.adapter import Attackable, LibraryAttack, likeliest_wrong
+from robustbench_aig.contracts.margin import wrong
 from robustbench_aig.errors import UsageError
 
 _NOISES = 8
@@ -73,17 +74,17 @@ def _from_starts(attack: Any, wrapped: Any, model: Attackable, images: Tensor, l
     """Attack the images that are classified correctly and have a misclassified start; the others stay."""
     with torch.no_grad():
         starts = images.clone()
-        found = model(images).argmax(1) != labels
+        found = wrong(model(images), labels)
         open_ = ~found
         for candidates in _candidates(model, images):
             if found.all():
                 break
-            fresh = ~found & (model(candidates).argmax(1) != labels)
+            fresh = ~found & wrong(model(candidates), labels)
             starts[fresh] = candidates[fresh]
             found |= fresh
         rows = (open_ & found).nonzero()[:, 0]
         if len(rows):  # a start that only just fools may not in a smaller batch, whose sums are rounded differently
-            rows = rows[model(starts[rows]).argmax(1) != labels[rows]]
+            rows = rows[wrong(model(starts[rows]), labels[rows])]
     result = images.clone()
     if len(rows):
         result[rows] = attack.run(wrapped, images[rows], labels[rows], starting_points=starts[rows])

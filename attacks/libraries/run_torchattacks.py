@@ -37,6 +37,13 @@ class TorchattacksAttack(LibraryAttack):
             if part.request.capability.budget != "fixed" or part.request.entry == "MultiAttack":
                 raise UsageError(f"'{self.name}' cannot hold '{part.request.entry}', which takes no budget.")
 
+    @property
+    def fewest_classes(self) -> int:
+        entry, given = self.request.entry, dict(self.request.parameters)
+        if entry == "MultiAttack":
+            return max(part.fewest_classes for part in self._parts())
+        return 3 if entry == "APGD" and given["loss"] == "dlr" else super().fewest_classes
+
     def _run(self, model: Attackable, images: Tensor, labels: Tensor, budget: float) -> Tensor:
         with warnings.catch_warnings():
             table.quiet()

@@ -121,7 +121,10 @@ def _row(name: str, capability: Capability, ran: str, parameters: Mapping[str, A
     remarks = [capability.summary]
     if capability.channels:
         remarks.append(f"images of {capability.channels} channels only")
-    remarks += [text for text in (capability.note, capability.missing) if text]
+    if capability.classes > 2:
+        remarks.append(f"{capability.classes} classes or more")
+    kept = "clean image on failure" if capability.clean_on_failure else ""
+    remarks += [text for text in (capability.note, kept, capability.missing) if text]
     cells = (f"`{name}`", ran, ", ".join(capability.norms), capability.budget, capability.access, settings)
     return f"| {' | '.join(cells)} | {'; '.join(remarks)} |"
 

@@ -26,7 +26,7 @@ def _minimal(summary: str, norms: tuple[str, ...], **more: Any) -> Capability:
 
 
 TABLE: Mapping[str, Capability] = {
-    "VANILA": _minimal("leaves images as they are", ("linf", "l2", "l1", "l0"), access="none"),
+    "VANILA": _minimal("leaves images as they are", ("linf", "l2", "l1", "l0"), access="none", control=True),
     "GN": Capability(
         "Gaussian noise", L2, access="none", epsilon="std", note="std is the budget over the root of the image's size"
     ),
@@ -39,12 +39,14 @@ TABLE: Mapping[str, Capability] = {
     "TPGD": _linf("PGD on the divergence from the clean prediction", "alpha"),
     "MIFGSM": _linf("iterated FGSM with momentum", "alpha"),
     "UPGD": _linf("PGD with a choice of losses and momentum", "alpha"),
-    "APGD": Capability("Auto-PGD", _BOTH, note="10 steps unless told otherwise; clean image on failure"),
+    "APGD": Capability("Auto-PGD", _BOTH, note="10 steps unless told otherwise", clean_on_failure=True),
     "APGDT": Capability(
         "Auto-PGD towards each of 9 likely classes",
         _BOTH,
         needs=("classes",),
-        note="10 steps unless told otherwise; clean image on failure",
+        classes=4,
+        note="10 steps unless told otherwise",
+        clean_on_failure=True,
     ),
     "DIFGSM": _linf("iterated FGSM through random resizing", "alpha"),
     "TIFGSM": _linf("iterated FGSM with blurred gradients", "alpha", channels=3),
@@ -61,15 +63,16 @@ TABLE: Mapping[str, Capability] = {
         needs=("goal",),
         note="aims at the likeliest wrong class; memory grows with the square of the image size",
     ),
-    "EADL1": _minimal("elastic-net attack, smallest in L1", L1, note="clean image on failure"),
-    "EADEN": _minimal("elastic-net attack, small in L1 and L2", ("l2", "l1"), note="clean image on failure"),
+    "EADL1": _minimal("elastic-net attack, smallest in L1", L1, clean_on_failure=True),
+    "EADEN": _minimal("elastic-net attack, small in L1 and L2", ("l2", "l1"), clean_on_failure=True),
     "PIFGSM": _linf("iterated FGSM that spreads over patches", epsilon="max_epsilon", channels=3),
     "PIFGSMPP": _linf("patch-wise FGSM with temperature", epsilon="max_epsilon", channels=3),
     "CW": _minimal(
         "Carlini and Wagner's margin attack with a fixed constant",
         L2,
         needs=("logits above 0",),
-        note="does not search for c; values of exactly 0 or 1 never move; clean image on failure",
+        note="does not search for c; values of exactly 0 or 1 never move",
+        clean_on_failure=True,
     ),
     "PGDL2": Capability("projected gradient steps in L2", L2, steps=("alpha",)),
     "DeepFool": _minimal("steps over the nearest linearised boundary", L2, note="one image at a time"),
@@ -81,21 +84,25 @@ TABLE: Mapping[str, Capability] = {
         "smallest perturbation by projection onto boundaries",
         ("linf", "l2", "l1"),
         needs=("classes",),
-        note="10 steps unless told otherwise; clean image on failure",
+        note="10 steps unless told otherwise",
+        clean_on_failure=True,
     ),
     "AutoAttack": Capability(
         "APGD, targeted APGD, targeted FAB and Square in turn",
         _BOTH,
+        classes=4,
         filled={"steps": 100},
         needs=("classes",),
-        note="runs its parts for 100 steps, as the original does, not for the library's 10; clean image on failure",
+        note="runs its parts for 100 steps, as the original does, not for the library's 10",
+        clean_on_failure=True,
     ),
     "Square": Capability("random search with squares", _BOTH, access="black-box"),
     "MultiAttack": Capability(
         "attacks in turn, each on what the ones before have left",
         ("linf", "l2", "l1"),
         filled={"attacks": "APGD+FAB"},
-        note="attacks: names with fixed budgets joined by +, each with its defaults; clean image on failure",
+        note="attacks: names with fixed budgets joined by +, each with its defaults",
+        clean_on_failure=True,
     ),
     "LGV": Capability(
         "attacks an ensemble collected by training on", LINF, missing="it trains more models, on the training set"

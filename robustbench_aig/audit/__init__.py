@@ -6,16 +6,19 @@ stronger. Where a check fails, the run makes no claim of robustness. Importing t
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_aig.audit.check import Check, Finding, Result, Tier
-from robustbench_aig.audit.table import CHECKS
+from robustbench_aig.audit.check import Check, Finding, Result, Tier, table
 
 if TYPE_CHECKING:
     from robustbench_aig.engine.plan import Cell, Settings
     from robustbench_aig.engine.store import RunFolder
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Tier", "audit"]
+
+CHECKS = table(Path(__file__).parent / "checks", f"{__name__}.checks")
+"""The checks, in the order in which they run and are reported."""
 
 
 def audit(

@@ -1,9 +1,11 @@
 """Cells as checks see them: who is attacked, and how much an attack is entitled to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.engine.plan import Cell
 from robustbench_aig.statistics.intervals import Floats
 
@@ -26,6 +28,16 @@ class Contestant:
     def random(self) -> bool:
         """Whether two draws can differ."""
         return self.clean.stochastic
+
+    @property
+    def at_class(self) -> tuple[Cell, ...]:
+        """The attacks whose success is a wrong class: only their accuracies say something about robustness."""
+        return tuple(filter(aims_at_class, self.attacked))
+
+    @property
+    def by_gradient(self) -> tuple[Cell, ...]:
+        """The gradient attacks among :attr:`at_class`."""
+        return tuple(filter(uses_gradient, self.at_class))
 
 
 def knows(cell: Cell) -> bool:
@@ -50,9 +62,27 @@ def uses_gradient(cell: Cell) -> bool:
 
 def is_control(cell: Cell) -> bool:
     """Whether the cell's attack is meant to do nothing."""
-    return cell.attack is not None and cell.attack.name in ("none", "identity")
+    return cell.attack is not None and cell.attack.aims_at == "nothing"
+
+
+def aims_at_class(cell: Cell) -> bool:
+    """Whether the cell's attack wants a wrong class."""
+    return cell.attack is not None and cell.attack.aims_at == "class"
 
 
 def telling(cell: Cell, correct: Floats) -> int:
     """The number of the epsilon whose accuracy is nearest to a half: where a change of strength shows best."""
     return int(np.abs(correct.mean(1) - 0.5).argmin())
+
+
+def partners(contestant: Contestant, other: Contestant) -> Iterator[tuple[Cell, Cell]]:
+    """The same gradient attack on both, each by the attacker who knows most of it."""
+    for attack in dict.fromkeys(cell.attack for cell in contestant.by_gradient):
+        cells = [_informed(side, attack) for side in (contestant, other)]
+        if cells[0] is not None and cells[1] is not None and knows(cells[0]) == knows(cells[1]):
+            yield cells[0], cells[1]
+
+
+def _informed(contestant: Contestant, attack: Attack | None) -> Cell | None:
+    found = [cell for cell in contestant.attacked if cell.attack is attack]
+    return next((cell for cell in found if cell.attacker == "adaptive"), found[0] if found else None)

@@ -37,6 +37,26 @@ Work = Callable[[Target, Tensor, Tensor], Tensor]
 """Maps target, images (n, …) and labels (n,) to a tensor with the images along its first axis."""
 
 
+class Sample(NamedTuple):
+    """Some images of the data set.
+
+    Attributes:
+        rows: (n,) where they are in the data set.
+        images: (n, C, H, W).
+        labels: (n,).
+        ids: (n,).
+    """
+
+    rows: Tensor
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def part(self, rows: slice) -> "Sample":
+        """A subset."""
+        return Sample(*(tensor[rows] for tensor in self))
+
+
 class Slope(NamedTuple):
     """Gradients of the margin for the tried images, (N, C, H, W), and logits (N, classes) of the first draw."""
 
@@ -85,6 +105,7 @@ class Context:
         self.slope = cache(self._slope)
         self.rerun = cache(self._rerun)
         self.random_inside = _per_network(self._random_inside)
+        self.rewrites = _per_network(self._rewrites)
         self.knowing = cache(_knowing)
         self.unsteady = _per_network(lambda cell: state.unsteady(self, cell))
         self._samples = cache(folder.samples)
@@ -112,9 +133,9 @@ class Context:
         ]
 
     @property
-    def attacked(self) -> Iterator[tuple[Cell, Floats]]:
-        """Finished attacks on steady contestants and their shares of correct draws, (E, N)."""
-        return ((cell, self.correct(cell)) for contestant in self.steady for cell in contestant.attacked)
+    def at_class(self) -> Iterator[tuple[Cell, Floats]]:
+        """Finished attacks on the class of steady contestants and their shares of correct draws, (E, N)."""
+        return ((cell, self.correct(cell)) for contestant in self.steady for cell in contestant.at_class)
 
     def samples(self, cell: Cell) -> pd.DataFrame:
         """One row per epsilon and image."""
@@ -138,23 +159,18 @@ class Context:
         """The smallest change in accuracy on the tried images that is more than one image."""
         return 1.5 / len(self.rows)
 
-    @cached_property
-    def images(self) -> Tensor:
-        """The images in ``rows``."""
-        images = self.settings.dataset.images(self.rows)
-        return images.to(self.settings.device, memory_format=torch.channels_last)
+    def pick(self, rows: Tensor) -> Sample:
+        """The images in given rows of the data set, on the device of the sweep."""
+        data, device = self.settings.dataset, self.settings.device
+        images = data.images(rows).to(device, memory_format=torch.channels_last)
+        return Sample(rows, images, data.labels[rows].to(device), data.ids[rows].to(device))
 
     @cached_property
-    def labels(self) -> Tensor:
-        """Their labels."""
-        return self.settings.dataset.labels[self.rows].to(self.settings.device)
+    def tried(self) -> Sample:
+        """The images in :attr:`rows`."""
+        return self.pick(self.rows)
 
-    @cached_property
-    def ids(self) -> Tensor:
-        """Their ids."""
-        return self.settings.dataset.ids[self.rows].to(self.settings.device)
-
-    def each(self, cell: Cell, path: str, work: Work, draws: int | None = None) -> Tensor:
+    def each(self, cell: Cell, path: str, work: Work, draws: int | None = None, sample: Sample | None = None) -> Tensor:
         """Do ``work`` on the tried images as one path of the cell's attacker sees them, a few images at a time.
 
         Args:
@@ -162,21 +178,24 @@ class Context:
             path: one of :meth:`paths`.
             work: what to do.
             draws: the number that one gradient averages over, in place of the path's own.
+            sample: other images than the tried ones.
         """
+        some = sample or self.tried
         many = (draws or cell.gradient_draws) if cell.averages else 1
         size = max(1, min(PASS_IMAGES, self.settings.batch_size or PASS_IMAGES) // many)
         parts = []
-        for start in range(0, len(self.rows), size):
-            part = slice(start, start + size)
-            target = dict(paths(cell, self.ids[part], Passes.none(len(self.ids[part]), self.ids.device)))[path]
+        for start in range(0, len(some.rows), size):
+            part = some.part(slice(start, start + size))
+            target = dict(paths(cell, part.ids, Passes.none(len(part.ids), part.ids.device)))[path]
             if draws is not None:
                 target = replace(target, draws=draws)
-            parts.append(work(target, self.images[part], self.labels[part]))
+            parts.append(work(target, part.images, part.labels))
         return torch.cat(parts)
 
     def paths(self, cell: Cell) -> list[str]:
         """The gradient paths of the cell's attacker."""
-        return [name for name, _ in paths(cell, self.ids[:1], Passes.none(1, self.ids.device))]
+        ids = self.tried.ids[:1]
+        return [name for name, _ in paths(cell, ids, Passes.none(1, ids.device))]
 
     def _slope(self, cell: Cell, path: str) -> Slope | str:
         """The gradients of one path, or the message of what prevents them."""
@@ -191,22 +210,24 @@ class Context:
             raise
         except (RuntimeError, ValueError) as error:
             return str(error)
-        pixels = self.images[0].numel()
-        return Slope(both[:, :pixels].view_as(self.images), both[:, pixels:])
+        images = self.tried.images
+        pixels = images[0].numel()
+        return Slope(both[:, :pixels].view_as(images), both[:, pixels:])
 
-    def score(self, cell: Cell, images: Tensor, stage: Stage = "score") -> Floats:
-        """(N,) shares of correct draws of images that stand for the tried ones, scored as the sweep scores."""
-        counts = []
+    def score(self, cell: Cell, images: Tensor, stage: Stage = "score", sample: Sample | None = None) -> Floats:
+        """(N,) shares of correct draws of images that stand for the sample (the tried ones), scored as the sweep
+        scores."""
+        some, counts = sample or self.tried, []
         size = min(PASS_IMAGES, self.settings.batch_size or PASS_IMAGES)
         for start in range(0, len(images), size):
             part = slice(start, start + size)
-            counts.append(score_cell(cell, images[part], self.labels[part], self.ids[part], stage).count)
+            counts.append(score_cell(cell, images[part], some.labels[part], some.ids[part], stage).count)
         return np.concatenate(counts) / cell.scoring_draws
 
     def view(self, cell: Cell, images: Tensor, ids: Tensor, draw: int = 0) -> tuple[Tensor, Trace | None]:
-        """Logits and trace of one scoring draw of the bare model."""
+        """Logits and trace of one scoring draw of the bare model, which gets a copy of the images."""
         with torch.no_grad():
-            view = forward(cell.model.network, cell.gating, images, Draws(cell.seed, "score", ids, [draw]))
+            view = forward(cell.model.network, cell.gating, images.clone(), Draws(cell.seed, "score", ids, [draw]))
         return view.logits[0], None if view.trace is None else view.trace.map(lambda part: part[0])
 
     def _rerun(self, cell: Cell) -> Rerun:
@@ -238,9 +259,16 @@ class Context:
 
     def _random_inside(self, cell: Cell) -> bool:
         """Whether logits of the same images under the same noise differ from pass to pass."""
-        ids, images = self.ids[:PASS_IMAGES], self.images[:PASS_IMAGES]
-        first, *others = (_unit(self.view(cell, images, ids)[0]) for _ in range(5))
+        some = self.tried.part(slice(PASS_IMAGES))
+        first, *others = (_unit(self.view(cell, some.images, some.ids)[0]) for _ in range(5))
         return any(float((first - other).norm(dim=1).max()) > 1e-4 for other in others)
+
+    def _rewrites(self, cell: Cell) -> bool:
+        """Whether a forward pass changes the images that it is given."""
+        given = self.tried.images[: state.ALONE].clone()
+        with torch.no_grad():
+            cell.model.network(given)
+        return not torch.equal(given, self.tried.images[: state.ALONE])
 
 
 def _settled(folder: RunFolder, cell: Cell) -> Cell:
@@ -271,5 +299,6 @@ def _per_network(function: Callable[[Cell], T]) -> Callable[[Cell], T]:
 
 
 def _unit(logits: Tensor) -> Tensor:
-    unit: Tensor = logits / logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    known = logits.nan_to_num()
+    unit: Tensor = known / known.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return unit

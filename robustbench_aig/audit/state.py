@@ -20,9 +20,9 @@ def unsteady(context: "Context", cell: "Cell") -> str | None:
 
     Randomness inside the model is told apart by :meth:`Context.random_inside`.
     """
-    network = cell.model.network
+    network, tried = cell.model.network, context.tried
     before = weights_hash(network)
-    logits, _ = context.view(cell, context.images, context.ids)
+    logits = context.view(cell, tried.images, tried.ids)[0].nan_to_num()
     if any(module.training for module in network.modules()):
         return (
             "the model leaves eval mode in its forward pass, so BatchNorm mixes images; evaluate it in eval mode only."
@@ -35,9 +35,9 @@ def unsteady(context: "Context", cell: "Cell") -> str | None:
         return (
             "weights or buffers are not those that the sweep started with; find what trains the model during an attack."
         )
-    one_by_one = [slice(number, number + 1) for number in range(min(ALONE, len(context.ids)))]
-    alone = torch.cat([context.view(cell, context.images[part], context.ids[part])[0] for part in one_by_one])
-    apart = float((alone - logits[:ALONE]).abs().max())
+    one_by_one = [tried.part(slice(number, number + 1)) for number in range(min(ALONE, len(tried.ids)))]
+    alone = torch.cat([context.view(cell, part.images, part.ids)[0] for part in one_by_one])
+    apart = float((alone.nan_to_num() - logits[:ALONE]).abs().max())
     if apart > 1e-3 * max(1.0, float(logits.abs().max())) and not context.random_inside(cell):
         return "an image's logits depend on the other images of its batch; remove what normalises over the batch."
     return None
@@ -48,8 +48,6 @@ def misread(logits: Tensor) -> str | None:
     if logits.ndim != 2 or logits.dtype != torch.float32:
         kind = str(logits.dtype).removeprefix("torch.")
         return f"the model returns {kind} of shape {tuple(logits.shape)}; return float32 logits (N, classes)."
-    if not bool(logits.isfinite().all()):
-        return "some logits are NaN or infinite; find the layer that overflows."
     if _probabilities(logits):
         return (
             "the model returns probabilities, which flatten the loss of every attack; return logits, without softmax."

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places, quiet_option
+from robustbench_aig.commands.options import (
+    PATH,
+    data_options,
+    device_option,
+    json_option,
+    load_data,
+    quiet_option,
+    split_option,
+)
 from robustbench_aig.commands.output import print_rows
 from robustbench_aig.errors import UsageError
 from robustbench_aig.experiments import registry
@@ -17,6 +25,7 @@ _LIST = "\n".join(f"{entry.name:<11} {entry.summary}" for entry in registry.entr
 @click.argument("experiment", metavar="EXPERIMENT", type=click.Choice(list(registry.table)))
 @click.option("-m", "--model", multiple=True, required=True, help="As for sweep; several stand side by side.")
 @data_options
+@split_option
 @click.option("--limit", type=int, help="At most this many images (a stratified subset).")
 @click.option(
     "--gating",
@@ -39,7 +48,6 @@ def analyze(experiment: str, **given: Any) -> None:
     Example: robustbench-aig analyze rates -m aig20-cifar10 --data cifar10 -o results/rates
     """
     from robustbench_aig.contracts.gating import Gating
-    from robustbench_aig.data import load_dataset
     from robustbench_aig.models.resolve import check_name
     from robustbench_aig.progress import progress
 
@@ -51,13 +59,13 @@ def analyze(experiment: str, **given: Any) -> None:
     from robustbench_aig.device import resolve_device
     from robustbench_aig.experiments.run import analyze as compute
 
-    kept = ("model", "data", "limit", "gating", "draws", "seed", "category")
+    kept = ("model", "data", "split", "limit", "gating", "draws", "seed", "category")
     with progress(given["quiet"]) as reporter:
         table, files = compute(
             experiment,
             given["model"],
             given["out"],
-            lambda: load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **places(given)),
+            lambda: load_data(given, split=given["split"], limit=given["limit"], seed=given["seed"]),
             device=resolve_device(given["device"]),
             config={name: given[name] for name in kept} | {"run": [str(run) for run in given["run"]]},
             gatings=gatings,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places
+from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, load_data, split_option
 from robustbench_aig.commands.output import print_rows
 from robustbench_aig.errors import UsageError
 
@@ -13,6 +13,7 @@ from robustbench_aig.errors import UsageError
 @click.command()
 @click.option("-m", "--model", default="aig20-cifar10", show_default=True, help="With at most ten gates.")
 @data_options
+@split_option
 @click.option("--limit", default=64, show_default=True, help="Images.")
 @click.option("--repeats", default=3, show_default=True, help="Independent gradients of each estimator.")
 @click.option("--seed", default=0, show_default=True, help="Of the gate draws.")
@@ -29,17 +30,16 @@ def estimators(**given: Any) -> None:
     check_name(given["model"])
     if given["repeats"] < 1:
         raise UsageError("--repeats must be 1 or more.")
-    from robustbench_aig.data import load_dataset
     from robustbench_aig.device import resolve_device
     from robustbench_aig.experiments import estimators as fidelity
     from robustbench_aig.models.resolve import load_model
 
     device = resolve_device(given["device"])
-    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"], **places(given))
+    dataset = load_data(given, split=given["split"], limit=given["limit"], seed=given["seed"])
     table = fidelity.study(
         load_model(given["model"], device), dataset, device, seed=given["seed"], repeats=given["repeats"]
     )
-    config = {name: given[name] for name in ("model", "data", "limit", "repeats", "seed")}
+    config = {name: given[name] for name in ("model", "data", "split", "limit", "repeats", "seed")}
     files = list(fidelity.save(table, given["out"], config, device))
     print_rows(json.loads(table.round(4).to_json(orient="records")), given["as_json"])
     for path in files:

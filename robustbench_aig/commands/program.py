@@ -14,6 +14,7 @@ from robustbench_aig import __version__
 from robustbench_aig.commands.analyze import analyze
 from robustbench_aig.commands.audit import audit
 from robustbench_aig.commands.bench import bench
+from robustbench_aig.commands.check import check
 from robustbench_aig.commands.demo import demo
 from robustbench_aig.commands.doctor import doctor
 from robustbench_aig.commands.estimators import estimators
@@ -55,7 +56,7 @@ def cli() -> None:
 
 COMMANDS = (  # in the order of use, as the help shows them
     *(demo, train, sweep, report, compare, show, analyze, estimators),
-    *(audit, list_command, import_command, bench, doctor),
+    *(audit, check, list_command, import_command, bench, doctor),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -1,9 +1,12 @@
 """``sweep``: attack models over epsilons."""
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import attacks
 import defenses
@@ -12,12 +15,13 @@ from robustbench_aig.commands.options import (
     data_options,
     device_option,
     json_option,
+    load_data,
     number_or_auto,
-    places,
     quiet_option,
+    split_option,
 )
 from robustbench_aig.commands.output import print_rows, show_result
-from robustbench_aig.errors import UsageError
+from robustbench_aig.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from robustbench_aig.engine.plan import Settings
@@ -25,24 +29,34 @@ if TYPE_CHECKING:
 SOME_FAILED, NOT_VALID = 4, 5
 PAPER = {
     "attack": ["fgsm"],
+    "norm": None,
     "gating": ["stochastic", "deterministic"],
     "defense": ["none", "jpeg:75,floor"],
     "attacker": ["static", "adaptive"],  # the paper's, and under it what an attacker reaches who knows gates and codec
     "draws": 1,
 }
 
+"""What --protocol paper stands for."""
+
 REFERENCE_IMAGES = 200
+REFERENCE_SPLIT = {"test": "validation", "train": "validation", "validation": "train", "trainval": "test"}
+"""Where images to learn from come from, by the split that is attacked: never from that one."""
 
 
 @click.command()
 @click.option("-m", "--model", multiple=True, required=True, help="What to attack; see above.")
 @data_options
+@split_option
 @click.option("--limit", type=int, help="At most this many images (a stratified subset).")
 @click.option(
     "-a", "--attack", multiple=True, default=["fgsm"], show_default=True, help="NAME[:key=value,…]; see list."
 )
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="Of the perturbation [the attack's own, else linf].")
-@click.option("--eps", multiple=True, default=["0:16/255:9"], show_default=True, help="0,2/255,.03; start:stop:count.")
+@click.option(
+    "--eps",
+    multiple=True,
+    help="0,2/255,.03; start:stop:count; in the attacks' norm [0:16/255:9 in linf, 0:1:5 in l2].",
+)
 @click.option(
     "--gating",
     multiple=True,
@@ -93,7 +107,11 @@ def sweep(**given: Any) -> int:
     """
     if given["out"] is None and not given["dry_run"]:
         raise UsageError("name the run folder with -o, for example -o results/first.")
-    settings = settings_of(given)
+    if given["protocol"]:
+        given |= _protocol()
+    with redirect_stdout(sys.stderr):  # whatever a model prints: results alone go to stdout
+        settings = settings_of(given)
+    given["eps"] = given["eps"] or [epsilon.label for epsilon in settings.epsilons]
     from robustbench_aig.audit.runner import sweep as compute
     from robustbench_aig.engine.plan import plan
     from robustbench_aig.progress import progress
@@ -102,12 +120,14 @@ def sweep(**given: Any) -> int:
         print_rows([{"id": cell.id, "label": cell.label} for cell in plan(settings)], given["as_json"])
         return 0
     kept = set(given) - {"data_dir", "download", "out", "strict", "dry_run", "as_json", "quiet"}
-    with progress(given["quiet"]) as reporter:
+    with progress(given["quiet"]) as reporter, redirect_stdout(sys.stderr):
         config = {name: given[name] for name in sorted(kept)}
         done = compute(settings, given["out"], tier=given["audit"], config=config, progress=reporter)
+    if given["quiet"]:  # else it was told when it happened
+        _tell(done.failed)
+    if not done.done + done.skipped:
+        raise UserError(f"every cell failed ({next(iter(done.failed.values()))}); mend that and sweep again.")
     show_result(given["out"], given["as_json"])
-    for label, reason in done.failed.items():
-        click.echo(f"failed: {label}: {reason}", err=True)
     if done.failed:
         click.echo("Some cells failed; the rest is saved, and the same command tries them again.", err=True)
         return SOME_FAILED
@@ -117,15 +137,36 @@ def sweep(**given: Any) -> int:
     return 0
 
 
+def _protocol() -> dict[str, Any]:
+    """The options of the paper's protocol.
+
+    Raises:
+        UsageError: one of them is given too.
+    """
+    source = click.get_current_context().get_parameter_source
+    given = [f"--{name}" for name in PAPER if source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise UsageError(f"--protocol paper chooses {' and '.join(given)} itself; leave that out, or --protocol.")
+    return PAPER
+
+
+def _tell(failed: Mapping[str, str]) -> None:
+    """Print why cells failed, a reason once."""
+    labels: dict[str, list[str]] = {}
+    for label, reason in failed.items():
+        labels.setdefault(reason, []).append(label)
+    for reason, (first, *others) in labels.items():
+        more = f" and {len(others)} more" if others else ""
+        click.echo(f"failed: {first}{more}: {reason}", err=True)
+
+
 def settings_of(given: Mapping[str, Any]) -> "Settings":
     """The grid that the options of a sweep describe, tried on a few images."""
-    given = {**given, **PAPER} if given["protocol"] else given
-    from robustbench_aig.contracts.epsilons import parse_epsilons
+    from robustbench_aig.contracts.epsilons import default_epsilons, parse_epsilons
     from robustbench_aig.contracts.gating import Gating
-    from robustbench_aig.data import load_dataset
     from robustbench_aig.models.resolve import check_name, load_models
 
-    epsilons = parse_epsilons(given["eps"])
+    epsilons = parse_epsilons(given["eps"]) if given["eps"] else None
     gatings = tuple(dict.fromkeys(map(Gating.parse, given["gating"])))
     size, eot = (number_or_auto(given, name) for name in ("batch_size", "eot"))
     for model in given["model"]:  # wrong names are answered before torch is imported
@@ -134,7 +175,8 @@ def settings_of(given: Mapping[str, Any]) -> "Settings":
         attacks.registry.find(attack)
     for member in "+".join(given["defense"]).split("+"):
         defenses.registry.find(member.strip())
-    dataset = load_dataset(given["data"], limit=given["limit"], seed=given["seed"][0], **places(given))
+    split = given.get("split", "test")
+    dataset = load_data(given, split=split, limit=given["limit"], seed=given["seed"][0])
     from robustbench_aig.device import resolve_device
     from robustbench_aig.engine.plan import Settings
     from robustbench_aig.engine.preflight import preflight
@@ -144,13 +186,13 @@ def settings_of(given: Mapping[str, Any]) -> "Settings":
     chosen = [attacks.make(name, **norm) for name in dict.fromkeys(given["attack"])]
     reference = None
     if any(attack.learns for attack in chosen):
-        reference = load_dataset(given["data"], split="validation", limit=REFERENCE_IMAGES, **places(given))
+        reference = load_data(given, split=REFERENCE_SPLIT[split], limit=REFERENCE_IMAGES)
     settings = Settings(
         attacks=chosen,
         reference=reference,
         dataset=dataset,
         models=load_models(given["model"], device),
-        epsilons=epsilons,
+        epsilons=epsilons or default_epsilons(attack.norm for attack in chosen),
         gatings=gatings,
         defenses=[defenses.make(name) for name in dict.fromkeys(given["defense"])],
         attackers=tuple(dict.fromkeys(given["attacker"])),

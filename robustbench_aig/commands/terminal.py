@@ -1,5 +1,6 @@
 """What the command line is made of: errors as one line and an exit code, options from a file, a console."""
 
+import io
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import click
 
 from robustbench_aig.commands.config import read_tables
 from robustbench_aig.errors import UserError, unknown
+from robustbench_aig.files import readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,9 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         given = list(sys.argv[1:] if args is None else args)
         name = str(self.name)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files may be no text that the terminal can show
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(given, **{**extra, "prog_name": name, "standalone_mode": False})
             sys.exit(code if isinstance(code, int) else 0)
@@ -56,7 +61,7 @@ class Program(click.Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {readable(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

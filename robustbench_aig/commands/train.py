@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, places, quiet_option
+from robustbench_aig.commands.options import PATH, data_options, device_option, json_option, load_data, quiet_option
 
 if TYPE_CHECKING:
     from robustbench_aig.training.loop import Epoch
@@ -39,7 +39,6 @@ def train(architecture: str, **given: Any) -> None:
     from dataclasses import asdict
     from functools import cache
 
-    from robustbench_aig.data import load_dataset
     from robustbench_aig.models import architectures
     from robustbench_aig.progress import progress
     from robustbench_aig.training.recipe import parse_rates, recipe
@@ -47,7 +46,7 @@ def train(architecture: str, **given: Any) -> None:
     architectures.architecture(architecture)
     changes = {name: given[name] for name in ("epochs", "lr", "batch_size", "eps", "gates", "bf16", "compile")}
     settings = recipe(given["recipe"], target_rate=parse_rates(given["target_rate"]), **changes)
-    splits = cache(lambda split: load_dataset(given["data"], split=split, **places(given)))
+    splits = cache(lambda split: load_data(given | {"quiet": given["quiet"] or split != "train"}, split=split))
     splits("train")  # wrong names are answered before torch is imported
     from robustbench_aig.device import resolve_device
     from robustbench_aig.training.run import epoch_line, overfitting_line, train_model

@@ -16,7 +16,7 @@ Access = Literal["white-box", "black-box", "none"]
 
 Purpose = Literal["class", "gates", "compute", "nothing"]
 """What an attack wants to change: the predicted class, what gates decide, what the pass costs. Only an attack that aims
-at the class says how robust a model is; ``nothing`` is a control."""
+at the class says how robust a model is; ``nothing`` is a control, which leaves the images as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Attack(ABC):
     and the passes stay full."""
     follows_noise: ClassVar[bool] = True
     """Whether it can attack each image under the noise of that image."""
+    clean_on_failure: ClassVar[bool] = False
+    """Whether an image that it cannot break within the budget comes back as it was."""
 
     norm: Norm = "linf"
 

@@ -131,18 +131,18 @@ def _grow(
     decision = network.layout.decisions[number]
     score = network.score(number, paths.state)
     if isinstance(decision, Router):
-        choices, log_chance = _choices(score, decision.chosen)
+        bits_of, log_chance = choices(score, decision.chosen)
         margin, chance = route_margin(score, decision.chosen), (decision.chosen * score.softmax(-1)).clamp_max(1.0)
     else:
         own = -score if isinstance(decision, Exit) else score
-        choices = score.new_tensor([[0.0], [1.0]])
+        bits_of = score.new_tensor([[0.0], [1.0]])
         log_chance = torch.stack([logsigmoid(-own), logsigmoid(own)], 1)
         margin, chance = own[:, None], torch.sigmoid(own)[:, None]
     log_prob = paths.log_prob[:, None] + log_chance
     # the likeliest continuation of a path that was kept stays, so that no image runs out of routes
     best = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, log_prob.argmax(1, keepdim=True), True)
     choice, row = ((log_prob > least) | best).T.nonzero(as_tuple=True)
-    bits = choices[choice]
+    bits = bits_of[choice]
     work.index_add_(0, paths.image[row], bits.sum(1).long())
     grown = paths.take(row)
     grown.log_prob = log_prob[row, choice]
@@ -159,9 +159,9 @@ def _grow(
     return grown
 
 
-def _choices(scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
-    """Every choice of a router (G, E), and its log-probability (R, G) under Gumbel top-k: the sum over the orders in
-    which its units can be drawn without replacement (Plackett-Luce; Kool et al. 2019, Eq. 7)."""
+def choices(scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
+    """Every choice of a router (G, E), and its log-probability (R, G) under Gumbel top-k for scores (R, E): the sum
+    over the orders in which its units can be drawn without replacement (Plackett-Luce; Kool et al. 2019, Eq. 7)."""
     experts = scores.shape[1]
     sets = list(combinations(range(experts), chosen))
     bits = scores.new_zeros(len(sets), experts)

@@ -18,7 +18,7 @@ class Gating:
     """``none`` (a model without gates), ``deterministic`` (Eq. 12), ``stochastic`` (Eq. 8) or ``expected`` (AIG*)."""
 
     kind: Literal["none", "deterministic", "stochastic", "expected"]
-    threshold: float = 0.5
+    threshold: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Gating":
@@ -43,7 +43,7 @@ class Gating:
     @property
     def name(self) -> str:
         """The canonical specification."""
-        return self.kind if self.threshold == 0.5 else f"{self.kind}:{self.threshold:g}"
+        return self.kind if self.threshold is None else f"{self.kind}:{self.threshold:g}"
 
     @property
     def stochastic(self) -> bool:

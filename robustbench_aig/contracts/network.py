@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,7 +22,9 @@ from robustbench_aig.contracts.trace import Costs, Trace
 from robustbench_aig.contracts.units import Decision, Exit, Layout, Router, Switch
 
 State = Tensor | tuple[Tensor, ...]
-"""What a stepwise network knows of its images between two decisions: tensors that have the images first."""
+"""What a network knows of its images between two decisions: tensors that have the images first."""
+
+S = TypeVar("S", bound=State)
 
 
 @runtime_checkable
@@ -57,23 +59,58 @@ class Asked:
         self._margins: list[Tensor] = []
         self._decided: list[Tensor] = []
         self._chances: list[Tensor] = []
-        self._images: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._logits: Tensor | None = None
+        self._weight: Tensor | None = None
 
     def switch(self, margin: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n,) whether the next unit runs, for its margins (n,) or (n, 1): bool where the network may skip it.
 
         Args:
-            margin: above 0 for "run".
-            rows: (n,) which images of the batch these are; None for all in order.
+            margin: log-odds of running, above 0 for "run".
+            rows: (n,) which images of the batch these are; None for those that have not left by :meth:`exit`.
 
         Raises:
-            ValueError: the next decision of the layout is no switch.
+            ValueError: the next decision of the layout is no switch, or there is not one margin for each image.
         """
-        span = self._next(Switch)
-        flat = margin.flatten()
+        span, rows = self._next(Switch), self._rows if rows is None else rows
+        flat = self._column(margin, rows)
         decision = self.policy.switch(span.start, flat, rows)
         self._note(flat[:, None], decision[:, None], rows)
         return decision
+
+    def exit(self, logits: Tensor, state: S, confidence: Tensor | None = None) -> S:
+        """Let the images that are confident enough leave at the next exit.
+
+        What :meth:`DynamicNetwork.run` returns in the end is needed for the remaining images only, and it is not
+        continued once all have left. Where decisions are soft or carry a gradient, every image goes on, and the logits
+        of all exits are added up by the chance of leaving there.
+
+        Args:
+            logits: (n, classes) the answer of the images that leave here.
+            state: what the network goes on with: a tensor (n, …), or a tuple of them.
+            confidence: (n,) log-odds of leaving; None for :func:`log_odds` of the logits.
+
+        Returns:
+            The state of the images that go on, (m, …).
+
+        Raises:
+            ValueError: as in :meth:`leave`.
+        """
+        going = self.leave(log_odds(logits) if confidence is None else confidence)
+        if going.dtype != torch.bool:
+            weight = torch.ones_like(going) if self._weight is None else self._weight
+            part = (weight * (1 - going))[:, None] * logits
+            self._logits = part if self._logits is None else self._logits + part
+            self._weight = weight * going
+            return state
+        rows = torch.arange(len(going), device=going.device) if self._rows is None else self._rows
+        gone, kept = (~going).nonzero()[:, 0], going.nonzero()[:, 0]
+        left = logits.new_zeros(len(going), logits.shape[1]) if self._logits is None else self._logits
+        self._logits, self._rows = left.index_copy(0, rows[gone], logits[gone]), rows[kept]
+        if not len(kept):
+            raise _AllLeft
+        return cast(S, take(state, kept))
 
     def leave(self, confidence: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n,) whether images go on past the next exit.
@@ -83,10 +120,10 @@ class Asked:
             rows: as in :meth:`switch`.
 
         Raises:
-            ValueError: the next decision of the layout is no exit.
+            ValueError: the next decision of the layout is no exit, or there is not one confidence for each image.
         """
-        span = self._next(Exit)
-        margin = -confidence.flatten()
+        span, rows = self._next(Exit), self._rows if rows is None else rows
+        margin = -self._column(confidence, rows)
         decision = self.policy.leave(span.start, margin, rows)
         self._note(margin[:, None], decision[:, None], rows)
         return decision
@@ -95,13 +132,13 @@ class Asked:
         """(n, E) which units of the next router run, for scores (n, E); arguments as in :meth:`switch`.
 
         Raises:
-            ValueError: the next decision of the layout is no router of so many units.
+            ValueError: the next decision of the layout is no router of so many units, or there are not scores for each
+                image.
         """
-        span = self._next(Router)
+        span, rows = self._next(Router), self._rows if rows is None else rows
         router = self.layout.decisions[self._number - 1]
         assert isinstance(router, Router)
-        if scores.ndim != 2 or scores.shape[1] != len(router.names):
-            raise ValueError(f"router '{router.names[0]}' needs scores (n, {len(router.names)}), not {scores.shape}")
+        self._check(scores, (len(router.names),), rows)
         decision = self.policy.route(span.start, scores, router.chosen, rows)
         chance = (router.chosen * scores.softmax(-1)).clamp_max(1.0)
         self._note(route_margin(scores, router.chosen), decision, rows, chance)
@@ -111,12 +148,15 @@ class Asked:
         """What was asked and answered; units that no image reached are 0.
 
         Raises:
-            ValueError: nothing was asked.
+            ValueError: a decision was not asked for although an image reaches it.
         """
-        if not self._margins:
-            raise ValueError("the network asked for no decision in its forward pass")
-        missing = len(self.layout) - sum(part.shape[1] for part in self._margins)
-        if missing:
+        if self._number < len(self.layout.decisions):
+            ended = self._number and isinstance(self.layout.decisions[self._number - 1], Exit)
+            if not ended or bool(self._decided[-1].any()):
+                name = self.layout.decisions[self._number].names[0]
+                total = len(self.layout.decisions)
+                raise ValueError(f"the network asks for {self._number} of its {total} decisions; '{name}' is the next")
+            missing = len(self.layout) - sum(part.shape[1] for part in self._margins)
             none = self._margins[0].new_zeros(len(self._margins[0]), missing)
             self._margins.append(none)
             self._decided.append(none)
@@ -125,15 +165,50 @@ class Asked:
         chance = torch.cat(self._chances, 1) if self.layout.routers else None
         return Trace(margin, torch.cat(self._decided, 1).to(margin.dtype), costs, self.layout, chance)
 
+    def follow(self, network: "DynamicNetwork", images: Tensor) -> Tensor:
+        """(N, classes) what the network answers on images (N, C, H, W), whether they leave early or not."""
+        try:
+            logits = network.run(images, self)
+        except _AllLeft:
+            assert self._logits is not None
+            return self._logits
+        if self._logits is None:
+            return logits
+        if self._weight is not None:
+            return self._logits + self._weight[:, None] * logits
+        assert self._rows is not None
+        return self._logits.index_copy(0, self._rows, logits)
+
     def _next(self, kind: type) -> slice:
         number = self._number
         if number >= len(self.layout.decisions):
             raise ValueError(f"the network asks for more than its {len(self.layout.decisions)} decisions")
-        if not isinstance(self.layout.decisions[number], kind):
-            wanted = type(self.layout.decisions[number]).__name__.lower()
-            raise ValueError(f"decision {number + 1} is a {wanted}, and the network asks for a {kind.__name__.lower()}")
+        decision = self.layout.decisions[number]
+        if not isinstance(decision, kind):
+            wanted = type(decision).__name__
+            raise ValueError(f"'{decision.names[0]}' is declared as {wanted}, and asked for as {kind.__name__}")
         self._number += 1
         return self.layout.spans[number]
+
+    def _column(self, values: Tensor, rows: Tensor | None) -> Tensor:
+        """(n,) values that are (n,) or (n, 1)."""
+        flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        self._check(flat, (), rows)
+        return flat
+
+    def _check(self, values: Tensor, shape: tuple[int, ...], rows: Tensor | None) -> None:
+        """Refuse values that are not (n, *shape), for the n images ``rows``."""
+        count = len(rows) if rows is not None else len(self._margins[0]) if self._margins else None
+        fits = values.ndim > 0 and values.shape[1:] == shape
+        if fits and count in (None, len(values)):
+            return
+        name = self.layout.decisions[self._number - 1].names[0]
+        if fits:
+            raise ValueError(f"'{name}' is asked for {len(values)} images, and {count} reach it")
+        got, wanted = (", ".join(("n", *map(str, sizes))) for sizes in (values.shape[1:], shape))
+        raise ValueError(
+            f"'{name}' is asked for with values ({got if values.ndim else ''}) for n images, not ({wanted})"
+        )
 
     def _note(self, margin: Tensor, decision: Tensor, rows: Tensor | None, chance: Tensor | None = None) -> None:
         if self.layout.routers and chance is None:
@@ -146,6 +221,10 @@ class Asked:
         self._decided.append(decision)
         if chance is not None:
             self._chances.append(chance)
+
+
+class _AllLeft(Exception):
+    """Ends a forward pass in which no image goes on."""
 
 
 def _spread(part: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -165,6 +244,20 @@ def log_odds(logits: Tensor) -> Tensor:
     best, at = logits.max(-1)
     others = logits.scatter(-1, at[:, None], -torch.inf).logsumexp(-1)
     return best - others
+
+
+class Lesson(NamedTuple):
+    """What a training step learns from.
+
+    Attributes:
+        logits: (M, N, classes); the mean of their M cross-entropies is the loss, and the last are the answer.
+        opened: (N, L) decisions that are held against a target rate (Eq. 10); None where there is no such target.
+        extra: () a further loss, such as one that balances experts; None without.
+    """
+
+    logits: Tensor
+    opened: Tensor | None = None
+    extra: Tensor | None = None
 
 
 class DynamicNetwork(nn.Module, ABC):
@@ -192,15 +285,12 @@ class DynamicNetwork(nn.Module, ABC):
 
         Args:
             images: the batch.
-            ask: ``ask.switch(margin)``, ``ask.leave(confidence)`` and ``ask.route(scores)`` give the decisions.
+            ask: ``ask.switch(margin)`` and ``ask.route(scores)`` give the decisions, and ``x = ask.exit(logits, x)``
+                the images that go on; from there, all that is asked and returned is about these.
         """
 
     def costs(self, image_shape: tuple[int, ...]) -> Costs:
-        """Multiply-adds of one image of shape (C, H, W): by default counted, so units must be skipped to be free.
-
-        Raises:
-            ValueError: the network has routers, whose units cannot be told apart by counting; override this.
-        """
+        """Multiply-adds of one image of shape (C, H, W): by default counted, so units must be skipped to be free."""
         return counted(self, image_shape)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -212,8 +302,14 @@ class DynamicNetwork(nn.Module, ABC):
     def traced(self, images: Tensor, policy: Policy) -> tuple[Tensor, Trace]:
         """Logits (N, classes) and the trace of images (N, C, H, W) in [0, 1] under ``policy``."""
         ask = Asked(policy, self.layout)
-        logits = self.run(images, ask)
+        logits = ask.follow(self, images)
         return logits, ask.trace(costs_of(self, tuple(images.shape[1:])))
+
+    def taught(self, images: Tensor, policy: Policy) -> Lesson:
+        """What training learns from images (N, C, H, W) in [0, 1]: by default the logits, and switches against their
+        target rate."""
+        logits, trace = self.traced(images, policy)
+        return Lesson(logits[None], trace.open if self.layout.switches_only else None)
 
     def fused(self) -> "DynamicNetwork":
         """A network for inference that computes the same, such as one with its BatchNorm folded; by default itself."""
@@ -424,20 +520,17 @@ def costs_of(network: Dynamic, image_shape: tuple[int, ...]) -> Costs:
 def counted(network: DynamicNetwork, image_shape: tuple[int, ...]) -> Costs:
     """Multiply-adds by running one image along forced routes and counting: each unit is what it adds to those before.
 
-    Raises:
-        ValueError: the network has routers.
+    A router is made to choose none of its units, then one, two and so on up to all of them.
     """
     layout = network.layout
-    if layout.routers:
-        raise ValueError("what a router's units cost cannot be counted from outside; override 'costs'")
-    parameter = next(network.parameters())
+    parameter = next(network.parameters(), torch.zeros(0))
     image = torch.zeros((1, *image_shape), device=parameter.device, dtype=parameter.dtype)
     routes = torch.tril(torch.ones(len(layout) + 1, len(layout)), -1).to(parameter.device)
     macs = []
     with frozen(network):
         for route in routes:
             ask = Asked(Forced(route[None]), layout)
-            macs.append(multiply_adds(partial(network.run, ask=ask), image)[1])
+            macs.append(multiply_adds(partial(ask.follow, network), image)[1])
     return Costs(macs[0], torch.tensor(macs, dtype=torch.float64).diff())
 
 
@@ -465,6 +558,21 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def training_flag(model: nn.Module) -> Iterator[None]:
+    """The training flag on inside, as attack libraries switch it, for all modules but normalisation and dropout, which
+    have business with it."""
+    ordinary = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    modes = [(module, module.training) for module in model.modules() if not isinstance(module, ordinary)]
+    for module, _ in modes:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @dataclass

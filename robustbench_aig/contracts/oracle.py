@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.enumeration import LIMIT, enumerate_routes
-from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.margin import finite, margin
 from robustbench_aig.contracts.network import Dynamic
 from robustbench_aig.contracts.policy import Deterministic, Forced
 
@@ -93,7 +93,7 @@ def _best(
     graphs: Tensor, margins: Tensor, logits: Tensor, labels: Tensor, keep: int, cost: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     reach = (((1 - 2 * graphs) * margins).relu() * cost[:, None]).sum(2)
-    wrong = logits.argmax(2) != labels[:, None]
+    wrong = (logits.argmax(2) != labels[:, None]) & finite(logits)
     order = torch.where(wrong, reach, reach + 1e6).argsort(1)[:, :keep]
     chosen = graphs.gather(1, order[..., None].expand(-1, -1, graphs.shape[2]))
     return chosen, wrong.gather(1, order), reach.gather(1, order)

@@ -7,12 +7,13 @@ and carry no gradient are bool, so that a network knows that it can skip what is
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from robustbench_aig.contracts.units import exit_level, switch_level
 
 Gradient = Literal["none", "straight-through"]
 """How a hard decision passes gradients: not at all, or as the relaxed decision would (Eq. 9 behind Eq. 8)."""
@@ -74,28 +75,28 @@ def gumbel(noise: Tensor) -> Tensor:
     return -softplus(-noise).log()
 
 
-@cache
-def _logit(probability: float) -> float:
-    return torch.logit(torch.tensor(probability, dtype=torch.float64)).item()
-
-
 @dataclass(frozen=True)
 class Deterministic(Policy):
     """Run a unit where its probability is above the threshold (Eq. 12); leave at an exit whose confidence reaches the
-    threshold; choose the units of the largest scores."""
+    threshold; choose the units of the largest scores.
 
-    threshold: float = 0.5
+    Attributes:
+        threshold: in [0, 1]; None is one half for switches and :data:`.units.USUAL_CONFIDENCE` for exits.
+        gradient: of the decision.
+    """
+
+    threshold: float | None = None
     gradient: Gradient = "none"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate threshold must lie in [0, 1], not {self.threshold}")
 
     def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
-        return _hard(margin, _logit(self.threshold), self.gradient)
+        return _hard(margin, switch_level(self.threshold), self.gradient)
 
     def leave(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
-        return _hard(margin, -_logit(self.threshold), self.gradient)
+        return _hard(margin, exit_level(self.threshold), self.gradient)
 
     def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
         return _top(scores, chosen, self.gradient)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.forward import Draws, View, forward, shown
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.margin import finite, margin
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.noise import Stage, uniform
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.policy import Gradient, Policy
 from robustbench_aig.contracts.units import Layout
 
@@ -38,17 +39,21 @@ class Passes:
         backwards: backward passes.
         gradients: gradients asked for (one averages over all draws).
         stalled: how many of them were zero in every pixel, so that they said nothing.
+        nonfinite: how many of them had a NaN or infinite entry; attacks see 0 in its place.
+        unclear: passes in some draw of which logits were NaN or infinite.
     """
 
     forwards: Tensor
     backwards: Tensor
     gradients: Tensor
     stalled: Tensor
+    nonfinite: Tensor
+    unclear: Tensor
 
     @classmethod
     def none(cls, images: int, device: torch.device | None = None) -> "Passes":
         """Counters at zero."""
-        return cls(*(torch.zeros(images, dtype=torch.int64, device=device) for _ in range(4)))
+        return cls(*(torch.zeros(images, dtype=torch.int64, device=device) for _ in range(6)))
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ class Target:
 
         values, gradient = self.differentiate(images, function)
         self.spend(len(draws), len(draws))
-        return values, gradient, seen[0].detach()
+        return values, gradient, self._watched(seen[0].detach())
 
     def _parts(
         self, images: Tensor, draws: int, policy: Policy | None
@@ -197,11 +202,14 @@ class Target:
         if len(images) <= size:
             yield None, self, images
             return
-        for rows in torch.arange(len(images), device=images.device).tensor_split(-(-len(images) // size)):
-            yield rows, self.take(rows), images[rows]
+        every = torch.arange(len(images), device=images.device)
+        for part in even(len(images), size):
+            yield every[part], self.take(every[part]), images[part]
 
     def differentiate(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Values (N,) and input gradient of any function of the images; counts a gradient, but no passes.
+
+        Entries of the gradient that are NaN or infinite are counted and become 0, so that steps ignore them.
 
         Raises:
             RuntimeError: no gradient reaches the images (torch's own message).
@@ -211,6 +219,8 @@ class Target:
             values = function(inputs)
             (gradient,) = torch.autograd.grad(values.sum(), inputs)
         self._count(self.passes.gradients, 1)
+        self.passes.nonfinite.index_add_(0, self.rows, (~gradient.isfinite()).flatten(1).any(1).long())
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         self.passes.stalled.index_add_(0, self.rows, (gradient.flatten(1) == 0).all(1).long())
         return values.detach(), gradient
 
@@ -253,7 +263,7 @@ class Target:
             for _, part, own in self._parts(images, len(numbers), policy)
         ]
         self.spend(len(numbers))
-        return View.join(found)
+        return self._watched(View.join(found))
 
     def uniform(self, slots: int, draw: int) -> Tensor:
         """(N, slots) uniform numbers in (0, 1) for random starts and directions, by image id."""
@@ -265,6 +275,11 @@ class Target:
         if self.known is not None:
             return Draws(self.seed, "score", self.ids, [self.known] * len(draws))
         return Draws(self.seed, stage, self.ids, draws)
+
+    def _watched(self, view: View) -> View:
+        """The view, once its logits that are NaN or infinite are counted."""
+        self._count(self.passes.unclear, (~finite(view.logits)).any(0).long())
+        return view
 
     def _count(self, counter: Tensor, passes: int | Tensor) -> None:
         counter.index_add_(0, self.rows, torch.zeros_like(self.rows) + passes)

@@ -5,9 +5,10 @@ not; a route says for all L units of a network which of them run for an image.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any
 
@@ -58,16 +59,30 @@ class Router:
 
 Decision = Switch | Exit | Router
 
+USUAL_CONFIDENCE = 0.9
+"""What is enough at an exit unless a threshold says otherwise; a switch's probability must pass one half (Eq. 12)."""
+
 
 @dataclass(frozen=True)
 class Layout:
     """The decisions of a network in order, and what follows for its L units.
 
     Attributes:
-        decisions: D of them.
+        decisions: D of them; no two units have the same name.
+
+    Raises:
+        ValueError: something else is given, or a name is taken twice.
     """
 
     decisions: tuple[Decision, ...]
+
+    def __post_init__(self) -> None:
+        for decision in self.decisions:
+            if not isinstance(decision, Decision):
+                raise ValueError(f"a decision is a Switch, an Exit or a Router, not {decision!r}")
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(f"each unit needs a name of its own, and '{twice[0]}' is taken twice")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -238,22 +253,33 @@ class Layout:
         return torch.stack(found, -2)
 
     def most(self, costs: Tensor, sign: int) -> Tensor:
-        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,)."""
+        """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,); 0 where a
+        unit is not reached."""
         wanted = torch.full_like(costs, float(sign > 0))
         for span, chosen in self.routers:
             best = (sign * costs[span]).topk(chosen).indices
             wanted[span] = torch.zeros_like(costs[span]).scatter(0, best, 1.0)
-        return wanted
+        route: Tensor = wanted * self.reached(wanted)
+        return route
 
-    def shift(self, threshold: float) -> Tensor:
+    def shift(self, threshold: float | None) -> Tensor:
         """(L,) what the margin of a unit must exceed under a threshold T: logit(T) for a switch, whose probability must
-        pass it; logit(1 - T) for an exit, which is taken once its confidence reaches T; 0 for a router's unit."""
-        level = _logit(threshold)
-        own = {Switch: level, Exit: -level, Router: 0.0}
+        pass it; logit(1 - T) for an exit, which is taken once its confidence reaches T; 0 for a router's unit. None is
+        the usual threshold: 0.5 for switches, :data:`USUAL_CONFIDENCE` for exits."""
+        own = {Switch: switch_level(threshold), Exit: exit_level(threshold), Router: 0.0}
         return torch.tensor([own[type(decision)] for decision in self.decisions for _ in decision.names])
 
 
+def switch_level(threshold: float | None) -> float:
+    """The margin that a switch must exceed under a threshold; None is one half."""
+    return 0.0 if threshold is None else _logit(threshold)
+
+
+def exit_level(threshold: float | None) -> float:
+    """The margin that an image must exceed to go on past an exit; None is :data:`USUAL_CONFIDENCE`."""
+    return -_logit(USUAL_CONFIDENCE if threshold is None else threshold)
+
+
+@cache
 def _logit(probability: float) -> float:
-    if probability in (0, 1):
-        return math.copysign(math.inf, probability - 0.5)
-    return math.log(probability) - math.log1p(-probability)
+    return torch.logit(torch.tensor(probability, dtype=torch.float64)).item()

@@ -28,7 +28,7 @@ registry: "Registry[Dataset]" = Registry(
     source="manual",  # bundled, download or manual: where its files come from
 )
 
-_FOLDER = re.compile(r"(?P<path>.+?)(?P<options>(,(resize|crop)=(\d{1,6}|none))*)")
+_FOLDER = re.compile(r"(?P<path>.+?)(?P<options>(,(resize|crop|channels)=(\d{1,6}|none))*)")
 
 
 def load_dataset(
@@ -44,9 +44,10 @@ def load_dataset(
 
     Args:
         name: such as ``digits``, ``cifar10``, ``imagenette``, ``foolbox:imagenet`` or ``imagefolder:PATH``, which takes
-            ``imagefolder:PATH,resize=256,crop=224`` (pixels; ``resize=none`` keeps the size).
+            ``imagefolder:PATH,resize=256,crop=224,channels=3`` (pixels; ``none`` keeps the size; ``channels=1`` is
+            grey).
         split: ``test``; or, of the training set, ``train`` (nine tenths), ``validation`` (a fixed tenth) or
-            ``trainval`` (all of it).
+            ``trainval`` (all of it). An image folder may hold a validation set of its own.
         data_dir: the folder that holds data sets; by default $ROBUSTBENCH_AIG_DATA, then ``./data``.
         download: fetch what can be fetched (CIFAR-10) when it is missing.
         limit: at most this many images: a stratified random subset, ascending by id; a larger limit only adds images.
@@ -71,7 +72,7 @@ def load_dataset(
     return limited(dataset, limit, seed)
 
 
-@register("imagefolder:PATH", "any folder of train/CLASS and val/CLASS")
+@register("imagefolder:PATH", "any folder of CLASS, or of train/CLASS and test/CLASS")
 def _load_folder(argument: str, split: str, places: tuple[Path, ...]) -> "Dataset":
     from robustbench_aig.data import folder
     from robustbench_aig.data.locate import find
@@ -79,14 +80,17 @@ def _load_folder(argument: str, split: str, places: tuple[Path, ...]) -> "Datase
     match = _FOLDER.fullmatch(argument)
     assert match is not None
     options = dict(option.split("=") for option in match["options"].split(",")[1:])
-    resize, crop = options.get("resize", "256"), options.get("crop", "224")
-    preprocess = folder.Preprocess(None if resize == "none" else int(resize), _pixels(crop))
+    resize, crop = (_pixels(options.get(name, usual)) for name, usual in (("resize", "256"), ("crop", "224")))
+    channels = options.get("channels", "3")
+    if channels not in ("1", "3"):
+        raise UsageError(f"the channels of an image folder must be 1 (grey) or 3 (colour), not {channels}.")
     path = str(Path(match["path"]).expanduser())
+    wrong = re.search(r",(\w+=[^,/]*)$", path)
+    if wrong and not Path(path).exists():
+        raise UsageError(f"'{wrong[1]}' is no option of an image folder; it takes resize, crop and channels.")
     root = find((Path(), *places), (path,), "the image folder", "check the path")
-    return folder.load_any(root, split, preprocess)
+    return folder.load_any(root, split, folder.Preprocess(resize, crop, int(channels)))
 
 
-def _pixels(text: str) -> int:
-    if text == "none":
-        raise UsageError("the crop of an image folder must be a number of pixels, since all images need one size.")
-    return int(text)
+def _pixels(text: str) -> int | None:
+    return None if text == "none" else int(text)

@@ -17,7 +17,7 @@ class Source(Protocol):
     """Where the pixels of a data set come from, by image number."""
 
     def read(self, ids: Tensor) -> Tensor:
-        """The images numbered ``ids`` (n,) as uint8 (n, C, H, W)."""
+        """The images numbered ``ids`` (n,) as (n, C, H, W): uint8, or float32 in [0, 1] where 8 bits are too few."""
 
     def fingerprint(self, ids: Tensor) -> str:
         """A hexadecimal SHA-256 that changes when the images numbered ``ids`` change."""
@@ -55,6 +55,7 @@ class Dataset:
         categories: named groups of class indices, such as ``birds``; may be empty.
         image_shape: (C, H, W).
         source: reads pixels by id.
+        note: what a user should know of how the images are read; mostly empty.
     """
 
     name: str
@@ -65,17 +66,20 @@ class Dataset:
     categories: Mapping[str, tuple[int, ...]]
     image_shape: tuple[int, int, int]
     source: Source = field(repr=False)
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def uint8(self, index: Tensor) -> Tensor:
-        """The images in rows ``index`` (n,) as uint8 (n, C, H, W), for training pipelines."""
-        return self.source.read(self.ids[index])
+        """The images in rows ``index`` (n,) as uint8 (n, C, H, W), finer levels rounded, for training pipelines."""
+        pixels = self.source.read(self.ids[index])
+        return pixels.mul(255).round_().to(torch.uint8) if pixels.is_floating_point() else pixels
 
     def images(self, index: Tensor) -> Tensor:
-        """The images in rows ``index`` (n,) as float32 (n, C, H, W) in [0, 1], exactly the 8-bit value over 255."""
-        return self.uint8(index).to(torch.float32).div_(255)
+        """The images in rows ``index`` (n,) as float32 (n, C, H, W) in [0, 1]: exactly the 8-bit value over 255."""
+        pixels = self.source.read(self.ids[index])
+        return pixels if pixels.is_floating_point() else pixels.to(torch.float32).div_(255)
 
     def take(self, index: Tensor) -> "Dataset":
         """The rows ``index`` (n,), in that order, as a data set of their own."""

@@ -48,6 +48,7 @@ def load(name: str) -> Dataset:
         raise Prerequisite("foolbox's sample images are not installed; install foolbox again.")
     small = name == "cifar10"
     preprocess = Preprocess(resize=None, crop=32) if small else Preprocess()
+    source = FolderSource(folder, tuple(files), preprocess)
     return Dataset(
         name=f"foolbox:{name}",
         split="test",
@@ -55,6 +56,6 @@ def load(name: str) -> Dataset:
         labels=torch.tensor([int(file.rpartition("_")[2].partition(".")[0]) for file in files]),
         classes=cifar10.CLASSES if small else imagenet.class_names(),
         categories=cifar10.CATEGORIES if small else imagenet_categories.CATEGORIES,
-        image_shape=(3, preprocess.crop, preprocess.crop),
-        source=FolderSource(folder, tuple(files), preprocess),
+        image_shape=source.shape,
+        source=source,
     )

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.forward import Draws, forward
+from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.engine.plan import Cell
@@ -46,5 +47,5 @@ def cross(
             view = forward(
                 cell.model.network, cell.gating, pixels[index], draws_of, defense=cell.defense, policy=forced
             )
-            verdicts[draw, rows] = (view.logits[0].argmax(1) == labels[index]).cpu().numpy()
+            verdicts[draw, rows] = right(view.logits[0], labels[index]).cpu().numpy()
     return Crossed(features, gates, 2 * moved.sum(0))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.contracts.crafting import craft
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.target import Passes, Target, mean_margin
 from robustbench_aig.engine.attackers import paths
 from robustbench_aig.engine.plan import FEWEST_DRAWS, Cell
@@ -121,15 +122,16 @@ class _Pilot:
         self.cell, self.batch_size = cell, batch_size
         data = cell.dataset
         rows = torch.linspace(0, len(data) - 1, min(len(data), IMAGES)).round().long()
-        self.images = data.images(rows).to(device, memory_format=torch.channels_last)
+        self.images = data.images(rows).to(device, memory_format=cell.model.memory_format)
         self.labels, self.ids = data.labels[rows].to(device), data.ids[rows].to(device)
         self.passes = Passes.none(len(rows), device)
 
     def each(self, draws: int, work: Callable[[Target, Tensor, Tensor], Tensor]) -> Tensor:
         """``work`` on all images, with gradients over some number of draws; joined along the images' axis 0."""
         target = replace(knowing_path(self.cell, self.ids, self.passes)[1], draws=draws)
-        parts = torch.arange(len(self.ids), device=self.ids.device).split(max(1, self.batch_size // draws))
-        return torch.cat([work(target.take(part), self.images[part], self.labels[part]) for part in parts])
+        every = torch.arange(len(self.ids), device=self.ids.device)
+        parts = even(len(every), max(1, self.batch_size // draws))
+        return torch.cat([work(target.take(every[part]), self.images[part], self.labels[part]) for part in parts])
 
     def attacked(self, draws: int) -> Floats:
         """(E, N) shares of right ``select`` draws under the cell's attack."""

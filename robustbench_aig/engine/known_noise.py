@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from robustbench_aig.contracts.crafting import craft
-from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.contracts.scores import NO_CLASS, Scores
 from robustbench_aig.contracts.target import Passes
 from robustbench_aig.engine.attackers import known_paths
 from robustbench_aig.engine.outcomes import worst
@@ -57,6 +57,7 @@ def _stack(draws: Sequence[Outcome]) -> Outcome:
     joined = Scores(
         np.concatenate([part.correct for part in scores]),
         _most_frequent(np.stack([part.vote for part in scores])),
+        np.sum([part.nonfinite for part in scores], 0, dtype=np.uint16),
         np.concatenate([part.open for part in scores]),
         np.mean([part.prob for part in scores], 0),
         np.mean([part.macs for part in scores], 0),
@@ -72,6 +73,6 @@ def _stack(draws: Sequence[Outcome]) -> Outcome:
 
 
 def _most_frequent(classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """(N,) the class that most of the S draws (S, N) give; the lowest of several."""
-    counts = np.stack([(classes == number).sum(0) for number in range(int(classes.max()) + 1)])
-    return np.asarray(counts.argmax(0), np.int16)
+    """(N,) the class that most of the S draws (S, N) give; the lowest of several, NO_CLASS where none gives any."""
+    counts = np.stack([(classes == number).sum(0) for number in range(max(0, int(classes.max())) + 1)])
+    return np.where(counts.any(0), counts.argmax(0), NO_CLASS).astype(np.int16)

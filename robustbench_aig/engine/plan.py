@@ -11,13 +11,13 @@ import torch
 
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
-from robustbench_aig.contracts.epsilons import Epsilon
+from robustbench_aig.contracts.epsilons import Epsilon, check_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.errors import UsageError
 from robustbench_aig.models.classifier import Classifier
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 
 Attacker = Literal["none", "static", "adaptive", "known-noise"]
 
@@ -36,7 +36,7 @@ class Settings:
         models: what is attacked; names are unique.
         dataset: the images.
         attacks: with their norms.
-        epsilons: ascending; a zero is the clean row, which every sweep has anyway.
+        epsilons: ascending, in the norm of every attack; a zero is the clean row, which every sweep has anyway.
         gatings: for models with gates; others have one, ``none``.
         defenses: ``NO_DEFENSE`` is one of them.
         attackers: ``static`` (one gate draw, defence unknown) and ``adaptive`` (knows both). Where there is neither
@@ -57,7 +57,7 @@ class Settings:
     epsilons: Sequence[Epsilon]
     gatings: Sequence[Gating] = (Gating("stochastic"), Gating("deterministic"))
     defenses: Sequence[Defense] = (NO_DEFENSE,)
-    attackers: Sequence[Attacker] = ("static",)
+    attackers: Sequence[Attacker] = ("static", "adaptive")
     draws: int = 10
     eot: Eot = 8
     seeds: Sequence[int] = (0,)
@@ -122,7 +122,7 @@ class Cell:
             "attack": None if self.attack is None else self.attack.settings(),
             "attacker": self.attacker,
             "eot": self.eot if self.averages else 1,
-            "epsilons": [epsilon.label for epsilon in self.epsilons],
+            "epsilons": [str(epsilon.exact) for epsilon in self.epsilons],
             "dataset": [self.dataset.name, self.dataset.split, self.dataset.index_hash, self.dataset.content_hash],
             "draws": self.scoring_draws,
             "seed": self.seed,
@@ -136,7 +136,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """The first 12 hexadecimal digits of the SHA-256 of the identity's canonical JSON."""
-        text = json.dumps([self.model.name, self.identity], sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -163,11 +163,11 @@ def plan(settings: Settings) -> list[Cell]:
     """The cells of a grid, the clean cell of each model, gating and defence before the attacks on it.
 
     Raises:
-        UsageError: names repeat, an attack on gates meets only models without gates, or a number is out of range.
+        UsageError: models repeat, an attack on gates meets only models without gates, or a number is out of range.
     """
-    names = [model.name for model in settings.models]
-    if len(set(names)) != len(names):
-        raise UsageError("two models have the same name; give each model once.")
+    _refuse_repeats(settings.models)
+    for attack in settings.attacks:
+        check_epsilons(settings.epsilons, attack.norm, settings.dataset.image_shape)
     if settings.draws < 1 or (settings.eot != "auto" and settings.eot < 1):
         raise UsageError("the numbers of draws must be at least 1.")
     if settings.half and not any(attack.takes_half for attack in settings.attacks):
@@ -176,6 +176,19 @@ def plan(settings: Settings) -> list[Cell]:
     if set(settings.attackers) == {"known-noise"} and not any(cell.stochastic for cell in cells):
         raise UsageError("nothing in this grid is random, so there is no noise to know; choose another --attacker.")
     return cells
+
+
+def _refuse_repeats(models: Sequence[Classifier]) -> None:
+    """Raise a UsageError where two models share a name, or are one network, whose cells could not be told apart."""
+    names: set[str] = set()
+    networks: dict[str, str] = {}
+    for model in models:
+        if model.name in names:
+            raise UsageError(f"two models have the name '{model.name}'; give each model once.")
+        names.add(model.name)
+        other = networks.setdefault(model.weights_hash, model.name)
+        if other != model.name:
+            raise UsageError(f"models '{other}' and '{model.name}' are the same network; give it once.")
 
 
 def _cells(settings: Settings) -> Iterator[Cell]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from robustbench_aig.gates import execution
 from robustbench_aig.gates.mediation import Crossed
 from robustbench_aig.statistics.intervals import accuracy, worst_at
 
-CLEAN = Epsilon(0.0, "0")
+CLEAN = Epsilon(Fraction(0))
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Spent:
     backwards: npt.NDArray[np.int64]
     gradients: npt.NDArray[np.int64]
     stalled: npt.NDArray[np.int64]
+    nonfinite: npt.NDArray[np.int64]
+    unclear: npt.NDArray[np.int64]
 
 
 def summary(cell: Cell, attacker: str, clean: Scores, outcome: Outcome | None, spent: Spent | None) -> dict[str, Any]:
@@ -100,13 +103,17 @@ def _flip_rate(cell: Cell, before: npt.NDArray[np.bool_], after: npt.NDArray[np.
 
 
 def measures(outcome: Outcome, spent: Spent) -> dict[str, float]:
-    """Shares of images in [0, 1] that the audit reads: invalid, returned unperturbed, never given a gradient."""
+    """Shares in [0, 1] that the audit reads: of images that were invalid, returned unperturbed, or got logits with NaN
+    or infinity in some pass; of images that gradients were asked for, those that got only zeros, or NaN or infinity."""
     asked = spent.gradients > 0
     blind = asked & (spent.stalled == spent.gradients)
+    total = max(1, int(asked.sum()))
     return {
         "invalid": float(outcome.invalid.mean()),
         "unperturbed": float((outcome.linf == 0).mean()),
-        "zero_gradient": float(blind.sum() / asked.sum()) if asked.any() else 0.0,
+        "nonfinite_logits": float(((outcome.scores.nonfinite > 0) | (spent.unclear > 0)).mean()),
+        "zero_gradient": float(blind.sum() / total),
+        "nonfinite_gradient": float((asked & (spent.nonfinite > 0)).sum() / total),
     }
 
 
@@ -130,6 +137,7 @@ def samples(cell: Cell, clean: Scores, outcomes: list[Outcome]) -> pa.Table:
         "prediction": np.concatenate([outcome.scores.vote for outcome in outcomes]),
         "correct_clean": np.tile(clean.count, times),
         "correct": np.concatenate([outcome.scores.count for outcome in outcomes]),
+        "nonfinite": np.concatenate([outcome.scores.nonfinite for outcome in outcomes]),
         "linf": np.concatenate([outcome.linf for outcome in outcomes]).astype(np.float32),
         "l2": np.concatenate([outcome.l2 for outcome in outcomes]).astype(np.float32),
     }
@@ -167,6 +175,7 @@ def pack(clean: Scores) -> dict[str, npt.NDArray[Any]]:
         "open": np.packbits(clean.open),
         "shape": np.array(clean.open.shape),
         "vote": clean.vote,
+        "nonfinite": clean.nonfinite,
         "prob": clean.prob,
         "macs": clean.macs,
     }
@@ -177,4 +186,5 @@ def unpack(arrays: dict[str, npt.NDArray[Any]]) -> Scores:
     s, n, layers = (int(size) for size in arrays["shape"])
     correct = np.unpackbits(arrays["correct"], count=s * n).reshape(s, n).astype(bool)
     opened = np.unpackbits(arrays["open"], count=s * n * layers).reshape(s, n, layers).astype(bool)
-    return Scores(correct, arrays["vote"], opened, arrays["prob"], arrays["macs"])
+    nonfinite = arrays.get("nonfinite", np.zeros(n, np.uint16))  # runs of older versions did not count
+    return Scores(correct, arrays["vote"], nonfinite, opened, arrays["prob"], arrays["macs"])

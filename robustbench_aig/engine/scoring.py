@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from robustbench_aig.contracts.defense import Defense
 from robustbench_aig.contracts.forward import Draws, forward_apart
 from robustbench_aig.contracts.gating import Gating
+from robustbench_aig.contracts.margin import finite, right
 from robustbench_aig.contracts.noise import Stage
-from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.contracts.scores import NO_CLASS, Scores
 
 if TYPE_CHECKING:
     from robustbench_aig.engine.plan import Cell
@@ -47,11 +48,13 @@ def score(
     """
     numbers = Draws(seed, stage, ids, range(first, first + draws))
     logits, trace = forward_apart(model, gating, images, numbers, defense=defense)
-    vote = logits.float().softmax(2).mean(0).argmax(1)
+    answered = finite(logits)
+    chances = logits.float().softmax(2).where(answered[..., None], 0.0).mean(0)
     n = len(images)
     return Scores(
-        (logits.argmax(2) == labels).cpu().numpy(),
-        vote.cpu().numpy().astype(np.int16),
+        right(logits, labels).cpu().numpy(),
+        chances.argmax(1).where(answered.any(0), NO_CLASS).cpu().numpy().astype(np.int16),
+        (~answered).sum(0).cpu().numpy().astype(np.uint16),
         np.zeros((draws, n, 0), bool) if trace is None else trace.executed.cpu().numpy(),
         np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
         np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),

@@ -135,17 +135,28 @@ class RunFolder:
         """Write ``run.json``."""
         self._json(self.path / "run.json", {"schema": SCHEMA, **run})
 
-    def write_tables(self, cells: Sequence[str]) -> None:
-        """Derive ``summary.csv``, ``execution.csv`` and ``gates.csv`` from the finished cells among ``cells``, in that
-        order."""
+    def tables(self, cells: Sequence[str]) -> dict[str, str]:
+        """The texts of ``summary``, and where models have gates ``execution`` and ``gates``, as CSV.
+
+        Args:
+            cells: the ids whose finished cells are in them, in that order.
+        """
         done = [cell for cell in cells if (self.cell(cell) / "result.json").exists()]
-        rows = [row for cell in done for row in self.result(cell)["rows"]]
-        self._csv(self.path / "summary.csv", pd.DataFrame(rows))
+        found = {"summary": [pd.DataFrame([row for cell in done for row in self.result(cell)["rows"]])]}
         for name in ("execution", "gates"):
             files = [self.cell(cell) / f"{name}.parquet" for cell in done]
-            tables = [pd.read_parquet(file) for file in files if file.exists()]
-            if tables:
-                self._csv(self.path / f"{name}.csv", pd.concat(tables, ignore_index=True))
+            found[name] = [pd.read_parquet(file) for file in files if file.exists()]
+        return {
+            name: pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.10g")
+            for name, parts in found.items()
+            if parts
+        }
+
+    def write_tables(self, cells: Sequence[str]) -> None:
+        """Write what :meth:`tables` derives."""
+        for name, text in self.tables(cells).items():
+            with write_atomically(self.path / f"{name}.csv") as temporary:
+                temporary.write_text(text)
 
     def discard_unfinished(self) -> None:
         """Remove what a killed process left: cells that it did not finish, files that it had not named yet."""
@@ -155,11 +166,6 @@ class RunFolder:
         for folder in self.path.glob("cells/*"):
             if not (folder / "result.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-
-    @staticmethod
-    def _csv(path: Path, table: pd.DataFrame) -> None:
-        with write_atomically(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.10g")
 
     @staticmethod
     def _json(path: Path, value: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ all cells of one model, gating, defence and seed share one clean scoring.
 """
 
 import math
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from robustbench_aig.contracts.crafting import Crafted, craft
 from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.contracts.target import Passes, Reference
 from robustbench_aig.data.dataset import Dataset
@@ -34,7 +36,7 @@ from robustbench_aig.engine.provenance import provenance
 from robustbench_aig.engine.rows import Outcome, Spent
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.store import RunFolder
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import Prerequisite, Unwritable, UserError, described
 from robustbench_aig.gates import execution
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.progress import Progress, Silent
@@ -108,10 +110,25 @@ def sweep(
         engine = _Engine(settings, folder, progress or Silent())
         failed = engine.run([cell for cell in cells if cell.id not in skipped])
         folder.write_tables(ids)
-        findings = [] if examine is None else examine(folder, cells, weights)
-        valid = None if examine is None else all(finding["verdict"] != "FAIL" for finding in findings)
+        findings = examine(folder, cells, weights) if examine is not None and folder.finished() else []
+        valid = all(finding["verdict"] != "FAIL" for finding in findings) if findings else None
         folder.write_run({**run, "audit": findings, "claim_valid": valid, "failed": failed})
     return Done(len(cells) - len(skipped) - len(failed), len(skipped), failed, valid)
+
+
+def _reason(error: BaseException) -> str:
+    """What failed, in one line, with the last line of code that is neither this suite's nor a library's."""
+    if isinstance(error, UserError):
+        return str(error)
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if not _installed(Path(frame.filename))]
+    return described(error) + "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in places[-1:])
+
+
+def _installed(file: Path) -> bool:
+    root = Path(__file__).parents[2]
+    homes = [*(root / name for name in ("robustbench_aig", "attacks", "defenses")), Path(sysconfig.get_path("stdlib"))]
+    packaged = {"site-packages", "dist-packages"}.intersection(file.parts) or str(file).startswith("<")
+    return bool(packaged) or any(file.is_relative_to(home) for home in homes)
 
 
 def _listed(cell: Cell) -> dict[str, Any]:
@@ -138,20 +155,21 @@ class _Engine:
         self.settled: dict[str, eot.Settled] = {}
 
     def run(self, cells: list[Cell]) -> dict[str, str]:
-        """Compute the cells; returns the failures by label. A failure of the disk or a bad request ends the sweep at
-        once."""
+        """Compute the cells; returns the failures by label. A disk that is full or images that cannot be read end the
+        sweep at once."""
         failed: dict[str, str] = {}
         self.progress.start(sum(len(cell.dataset) * max(1, len(cell.epsilons)) for cell in cells), "sweep")
         for _, group in groupby(cells, key=_shares_crafting):
             job = list(group)
             try:
                 self._with_room(job)
-            except UserError:
+            except (KeyboardInterrupt, Unwritable, Prerequisite):
                 raise
-            except Exception as error:
+            except BaseException as error:  # whatever a model, an attack or a defence raises
+                reason = _reason(error)
                 for cell in job:
-                    failed[cell.label] = f"{type(error).__name__}: {error}"
-                self.progress.note(f"failed: {job[0].label}: {error}\n{traceback.format_exc()}")
+                    failed[cell.label if cell.label not in failed else f"{cell.label} ({cell.id})"] = reason
+                self.progress.note(f"failed: {job[0].label}: {reason}")
         self.progress.stop()
         return failed
 
@@ -236,7 +254,7 @@ class _Engine:
             crossed = cross(cell, images[rows], attacked, labels[rows], ids[rows], clean.take(rows), scores)
             return Outcome(cell.epsilons[number], scores, chosen.count, linf, l2, invalid, crossed)
 
-        pieces = [slice(start, start + self.batch_size) for start in range(0, len(images), self.batch_size)]
+        pieces = even(len(images), self.batch_size)
         return [join([judge(number, rows) for rows in pieces]) for number in range(len(cell.epsilons))]
 
     def _settled(self, cell: Cell) -> Cell:
@@ -245,20 +263,23 @@ class _Engine:
         return replace(cell, chosen=found.draws)
 
     def _batches(self, cell: Cell, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device = self.settings.device
+        device, every = self.settings.device, torch.arange(len(cell.dataset))
         needed: float | None = None
-        for number, index in enumerate(torch.arange(len(cell.dataset)).split(size)):
+        for number, part in enumerate(even(len(every), size)):
+            index = every[part]
             held = resident_memory()
             if number == WARM:
                 needed = held
             elif needed and held and held > needed:
                 give_back_memory()
-            images = cell.dataset.images(index).to(device, memory_format=torch.channels_last)
+            images = cell.dataset.images(index).to(device, memory_format=cell.model.memory_format)
             yield images, cell.dataset.labels[index].to(device), cell.dataset.ids[index].to(device)
 
     def _reference(self, cell: Cell) -> Reference | None:
         """The images that the cell's attack learns from; made anew for every job, because attacks remember in it."""
-        return None if cell.reference is None else reference_of(cell.reference, self.settings.device)
+        if cell.reference is None:
+            return None
+        return reference_of(cell.reference, self.settings.device, cell.model.memory_format)
 
     def _clean(self, cell: Cell) -> Scores:
         """The clean scores behind a cell: from memory, from the finished clean cell, or computed."""
@@ -312,7 +333,7 @@ class _Engine:
         return pd.concat(frames, ignore_index=True)
 
 
-def reference_of(data: Dataset, device: torch.device) -> Reference:
+def reference_of(data: Dataset, device: torch.device, layout: torch.memory_format) -> Reference:
     """All images of a data set to learn from, nothing learnt yet."""
-    images = data.images(torch.arange(len(data))).to(device, memory_format=torch.channels_last)
+    images = data.images(torch.arange(len(data))).to(device, memory_format=layout)
     return Reference(images, data.labels.to(device), data.ids.to(device), data.classes)

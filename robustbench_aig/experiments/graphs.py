@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from robustbench_aig.contracts.enumeration import enumerate_routes, require_enumerable
+from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.contracts.policy import Deterministic
 from robustbench_aig.experiments.study import Findings, Study, short
@@ -75,7 +76,7 @@ def _enumerated(study: Study, model: Classifier) -> Iterator[tuple[npt.NDArray[A
     for rows in torch.arange(len(data)).split(max(1, AT_ONCE // layout.count)):
         images = data.images(rows).to(study.device, memory_format=torch.channels_last)
         every = enumerate_routes(network, images)
-        wrong = every.logits.argmax(2) != data.labels[rows].to(study.device)
+        wrong = ~right(every.logits, data.labels[rows].to(study.device))
         graph = network.traced(images, Deterministic())[1].open > 0.5
         changes = layout.changes(graph[None].cpu().numpy(), (every.trace.open > 0.5).cpu().numpy())[0]
         flips = torch.from_numpy(np.ceil(changes).sum(2)).to(wrong.device).masked_fill(~wrong, torch.inf).amin(0)

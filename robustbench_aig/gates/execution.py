@@ -1,7 +1,7 @@
 """What an attack did to the gates: execution rates, flips under common noise and their nulls, by layer and group of
 classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,25 @@ def other_draw(routes: Bools) -> Bools:
 def groups(
     labels: npt.NDArray[np.int64], classes: Sequence[str], categories: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
-    """Named boolean masks (N,): ``all``, each category and each class that has images."""
+    """Boolean masks (N,) by name: ``all``, each category and each class that has images.
+
+    A class whose name is taken, by ``all``, a category or another class, is called ``class NAME``, or ``class NAME
+    (LABEL)`` where that is taken too.
+    """
     masks = {"all": np.ones(len(labels), bool)}
-    masks |= {name: np.isin(labels, list(members)) for name, members in categories.items()}
-    masks |= {name: labels == number for number, name in enumerate(classes) if name not in masks}
+    for name, members in categories.items():
+        masks[_free((name, f"category {name}"), masks)] = np.isin(labels, list(members))
+    for number, name in enumerate(classes):
+        masks[_free((name, f"class {name}", f"class {name} ({number})"), masks)] = labels == number
     return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _free(names: Sequence[str], taken: Container[str]) -> str:
+    """The first of the names that is not taken; the last one with stars where all are."""
+    found = next((name for name in names if name not in taken), names[-1])
+    while found in taken:
+        found += "*"
+    return found
 
 
 def table(clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], layout: Layout) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from robustbench_aig.errors import Prerequisite, UserError
+from robustbench_aig.errors import Prerequisite, UsageError, UserError, first_line
 from robustbench_aig.files import write_atomically
 from robustbench_aig.models.architectures import architecture, build
 
@@ -100,9 +100,14 @@ def load(path: Path) -> tuple[nn.Module, Card]:
         )
     try:
         tensors = load_file(weights)
-    except SafetensorError as error:
-        raise UserError(f"{weights} cannot be read ({error}); restore or retrain it.") from None
-    model = card.build()
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{weights} cannot be read ({first_line(error)}); restore or retrain it.") from None
+    try:
+        model = card.build()
+    except (TypeError, ValueError, UsageError) as error:
+        raise UserError(
+            f"{folder / CARD} describes no {card.architecture} ({first_line(error)}); restore it."
+        ) from None
     fill(model, tensors, str(weights))
     return model, card
 
@@ -118,17 +123,30 @@ def read_card(folder: Path) -> Card:
     if not path.exists():
         raise Prerequisite(f"no checkpoint at {folder}: {CARD} is missing; train one with 'robustbench-aig train'.")
     try:
-        fields: dict[str, Any] = json.loads(path.read_text())
-        if fields.get("format") != Card.format:
+        fields: Any = json.loads(path.read_text())
+        if isinstance(fields, dict) and fields.get("format", Card.format) != Card.format:
             raise UserError(
-                f"{path} has format {fields.get('format')}, this version reads {Card.format}; update the suite."
+                f"{path} has format {fields['format']}, this version reads {Card.format}; update the suite."
             )
         card = Card(**fields)
         card.image_shape = (card.image_shape[0], card.image_shape[1], card.image_shape[2])
-    except (json.JSONDecodeError, TypeError, IndexError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a card of this suite ({error}); restore it.") from None
+        _check_card(card)
+    except (ValueError, TypeError, IndexError) as error:  # of JSON, of UTF-8, of fields
+        raise UserError(f"{path} is not a card of this suite ({first_line(error)}); restore it.") from None
     architecture(card.architecture)
     return card
+
+
+def _check_card(card: Card) -> None:
+    """Raise a ValueError where a field that others rely on is of another kind."""
+    kinds = {"architecture": str, "classes": list, "options": dict, "weights_sha256": str}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(card, name), kind):
+            raise ValueError(f"'{name}' is no {kind.__name__}")
+    if not card.classes or not all(isinstance(name, str) for name in card.classes):
+        raise ValueError("'classes' is no list of names")
+    if not all(isinstance(size, int) and size > 0 for size in card.image_shape):
+        raise ValueError("'image_shape' is no list of sizes")
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -164,9 +182,38 @@ def _some(keys: list[str], most: int = 4) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and float values of a model's state: what identifies it in a run."""
+    """SHA-256 over names, shapes and values of a model's state: what identifies it in a run."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(key.encode())
+        _digest(digest, value)
+    for module in model.modules():  # a frozen TorchScript program keeps its weights as constants of its code
+        if isinstance(module, torch.jit.ScriptModule) and hasattr(module, "code_with_constants"):
+            code, constants = module.code_with_constants
+            _digest(digest, [code, constants.const_mapping])
     return digest.hexdigest()
+
+
+def _digest(digest: "hashlib._Hash", value: Any) -> None:
+    """Add an entry of a state to a hash: mostly a tensor, but quantised layers keep tuples, types and numbers too."""
+    if isinstance(value, Tensor) and value.is_quantized:
+        scheme = value.qscheme()
+        each = "channel" in str(scheme)
+        scale = (value.q_per_channel_scales(), value.q_per_channel_zero_points()) if each else (value.q_scale(),)
+        _digest(digest, [str(scheme), *scale, *(() if each else (value.q_zero_point(),)), value.int_repr()])
+    elif isinstance(value, Tensor):
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        plain = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+        digest.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            digest.update(repr(key).encode())
+            _digest(digest, entry)
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)} entries".encode())
+        for entry in value:
+            _digest(digest, entry)
+    else:
+        plainly = isinstance(value, str | bytes | int | float | bool | torch.dtype | None)
+        digest.update((repr(value) if plainly else type(value).__qualname__).encode())

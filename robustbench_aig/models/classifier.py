@@ -1,15 +1,18 @@
 """A model that is ready to be evaluated, and the checks that it keeps the contract: images in [0, 1] in, logits out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_aig.contracts.network import is_dynamic
+from robustbench_aig.contracts.network import PARTS, is_dynamic
 from robustbench_aig.contracts.units import Layout
-from robustbench_aig.errors import UserError
+from robustbench_aig.errors import UserError, described
 from robustbench_aig.models.checkpoints import Card, weights_hash
+from robustbench_aig.models.guest import adopt, memory_format
+
+GUIDE = "docs/guides/dynamic-network.md"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +48,30 @@ class Classifier:
     def of(
         cls, name: str, network: nn.Module, architecture: str, *, classes: int | None = None, card: Card | None = None
     ) -> "Classifier":
-        """Prepare a network for evaluation: hash its weights, fold its BatchNorm, freeze it."""
+        """Prepare a network for evaluation: hash its weights, fold its BatchNorm, freeze it.
+
+        Raises:
+            UserError: it decides what to run, but does not keep the contract of dynamic networks.
+        """
+        found = half_dynamic(network)
+        if found is not None:
+            raise UserError(f"model '{name}' {found.symptom}; {found.remedy} (see {GUIDE}).")
         identity = weights_hash(network)
         if card is not None:
             identity = f"{identity}+{card.options.get('norm')}"
         shape = None if card is None else card.image_shape
-        network.eval()
-        ready: nn.Module = network.fused() if hasattr(network, "fused") else network  # type: ignore[operator]
+        network.eval()  # no chains on modules of other people, whose methods may return nothing
+        fused: nn.Module = network.fused() if hasattr(network, "fused") else network  # type: ignore[operator]
+        ready = adopt(fused)
+        ready.eval()
         ready.requires_grad_(False)
-        ready = ready.to(memory_format=torch.channels_last)
         layout = ready.layout if is_dynamic(ready) else None
         return cls(name, ready, classes, identity, architecture, layout, card, shape)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How its images are best laid out in memory."""
+        return memory_format(self.network)
 
 
 @torch.no_grad()
@@ -64,11 +80,12 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
 
     Args:
         classifier: the model.
-        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        images: (N, C, H, W) float32 in [0, 1], on the model's device; N is a batch size that the sweep uses.
         classes: how many classes the data set has.
 
     Raises:
-        UserError: it fails on such images, returns another shape, NaN, or probabilities in place of logits.
+        UserError: it fails on such images, writes to them, returns another shape, NaN, or probabilities in place of
+            logits.
     """
     name = classifier.name
     if (
@@ -76,29 +93,81 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     ):  # broadcasting would hide it
         wanted, shape = ("x".join(str(size) for size in sizes) for sizes in (classifier.image_shape, images.shape[1:]))
         raise UserError(f"model '{name}' takes images of {wanted}, not of {shape}; choose a model for this data set.")
+    images = images.contiguous(memory_format=classifier.memory_format)
+    before = images.clone()
     try:
         output: Any = classifier.network(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        shape = "x".join(str(size) for size in images.shape[1:])
+    except Exception as error:  # the network is the user's, so it may raise anything
+        many, shape = len(images), "x".join(str(size) for size in images.shape[1:])
+        remedy = (
+            "choose a model for this data set" if classifier.layout is None else "run 'robustbench-aig check' on it"
+        )
         raise UserError(
-            f"model '{name}' cannot take images of {shape} ({reason}); choose a model for this data set."
+            f"model '{name}' cannot take {many} images of {shape} ({described(error)}); mend it, or {remedy}."
         ) from None
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
+    if not torch.equal(images, before):
+        raise UserError(f"model '{name}' changes the images that it is given; let it work on a copy of them.")
+    found = misfit(output, len(images), classes)
+    if found is not None:
+        raise UserError(f"model '{name}' {found.symptom}; {found.remedy}.")
+
+
+class Misfit(NamedTuple):
+    """What is wrong with what a network returns, as the rest of a sentence about it, and what to do."""
+
+    symptom: str
+    remedy: str
+
+
+def misfit(output: object, images: int, classes: int | None) -> Misfit | None:
+    """What is wrong with the output of a network; None if it is logits.
+
+    Args:
+        output: what it returned.
+        images: for so many images.
+        classes: how many it should have; None where any number will do.
+    """
+    if isinstance(output, list | tuple) and len(output) > 1 and all(_logits(part, images) for part in output):
+        return Misfit(
+            f"returns {len(output)} sets of logits, as a network with early exits does",
+            f"make it a dynamic network (see {GUIDE}), or return the last of them alone",
+        )
+    if not isinstance(output, Tensor) or not _logits(output, images):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(
-            f"model '{name}' must return logits of shape ({len(images)}, classes), not {got}; return the logits alone."
-        )
+        return Misfit(f"must return logits of shape ({images}, classes), not {got}", "return the logits alone")
+    if not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        return Misfit(f"returns {kind} in place of logits", "return the logits, in floating point")
     if not output.isfinite().all():
-        raise UserError(
-            f"model '{name}' returns NaN or infinite logits on clean images; check its weights and normalisation."
-        )
-    if output.shape[1] != classes:
-        raise UserError(
-            f"model '{name}' has {output.shape[1]} classes, the data set {classes}; choose one that fits the other."
-        )
+        return Misfit("returns NaN or infinite logits on clean images", "check its weights and normalisation")
+    if classes is not None and output.shape[1] != classes:
+        return Misfit(f"has {output.shape[1]} classes, the data set {classes}", "choose one that fits the other")
     sums = output.sum(1)
     if (output >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-5):
-        raise UserError(
-            f"model '{name}' returns probabilities; return logits, because a softmax hides gradients from attacks."
-        )
+        return Misfit("returns probabilities", "return logits, because a softmax hides gradients from attacks")
+    return None
+
+
+def _logits(output: object, images: int) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 2 and len(output) == images
+
+
+def half_dynamic(network: nn.Module) -> Misfit | None:
+    """What a network that decides what to run lacks of the contract; None if it lacks nothing, or is plain."""
+    has = [part for part in (*PARTS, "run") if hasattr(network, part)]
+    layout = getattr(network, "layout", None)
+    derive = "derive it from robustbench_aig.DynamicNetwork"
+    if not is_dynamic(network):
+        if isinstance(layout, Layout) or "traced" in has or len(has) > 1:
+            lacks = " and ".join(f"'{part}'" for part in PARTS if part not in has)
+            return Misfit(f"looks dynamic, as it has {' and '.join(map(repr, has))}, but lacks {lacks}", derive)
+        inner = next((name for name, module in network.named_modules() if name and is_dynamic(module)), None)
+        if inner is not None:
+            symptom = f"is a plain network around a dynamic one, '{inner}', and hides its decisions"
+            return Misfit(symptom, "return the dynamic one, and move what surrounds it into its 'run'")
+        return None
+    if not isinstance(layout, Layout):
+        return Misfit(f"looks dynamic, but its 'layout' is a {type(layout).__name__}", derive)
+    if not len(layout):
+        return Misfit("looks dynamic, but its 'layout' is empty", "list its decisions in 'super().__init__'")
+    return None

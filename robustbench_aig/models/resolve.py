@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from robustbench_aig.errors import Prerequisite, UsageError, UserError, unknown
+from robustbench_aig.errors import Prerequisite, UsageError, UserError, described, first_line, unknown
+from robustbench_aig.files import readable
 from robustbench_aig.models.architectures import ARCHITECTURES
 from robustbench_aig.models.architectures import architecture as find_architecture
 
@@ -177,7 +180,7 @@ def _torchvision(name: str) -> "Classifier":
         network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
     except (URLError, OSError, RuntimeError) as error:  # a download that was cut short fails its checksum
         raise Prerequisite(
-            f"the weights of torchvision's {name} cannot be downloaded ({error}); "
+            f"the weights of torchvision's {name} cannot be downloaded ({first_line(error)}); "
             f"fetch them elsewhere and write {name}@FILE if it is a ResNet, or FILE.py:factory."
         ) from None
     ours = f"resnet{name.removeprefix('resnet')}" if name.removeprefix("resnet").isdecimal() else ""
@@ -185,7 +188,8 @@ def _torchvision(name: str) -> "Classifier":
         own = ImageNetResNet(ARCHITECTURES[ours].depth)
         own.load_state_dict(network.state_dict())
         return Classifier.of(f"torchvision:{name}", own, name, classes=1000)
-    return Classifier.of(f"torchvision:{name}", nn.Sequential(Normalize(*IMAGENET_NORM), network), name, classes=1000)
+    model = Classifier.of(f"torchvision:{name}", nn.Sequential(Normalize(*IMAGENET_NORM), network), name, classes=1000)
+    return _named(model)
 
 
 def _timm(name: str) -> "Classifier":
@@ -201,16 +205,22 @@ def _timm(name: str) -> "Classifier":
     try:
         network: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm raises whatever its hub raises
-        raise Prerequisite(f"timm cannot provide '{name}' ({error}); check the name and the network.") from None
+        raise Prerequisite(
+            f"timm cannot provide '{name}' ({first_line(error)}); check the name and the network."
+        ) from None
     settings = network.pretrained_cfg
     normalize = Normalize(settings["mean"], settings["std"])
-    return Classifier.of(f"timm:{name}", nn.Sequential(normalize, network), name, classes=network.num_classes)
+    model = Classifier.of(f"timm:{name}", nn.Sequential(normalize, network), name, classes=network.num_classes)
+    return _named(model)
+
+
+def _named(model: "Classifier") -> "Classifier":
+    """A model of a library, whose name says how its weights are used."""
+    return dataclasses.replace(model, weights_hash=f"{model.weights_hash}+{model.name}")
 
 
 def _factory(path: Path, function: str) -> "Classifier":
     from torch import nn
-
-    from robustbench_aig.models.classifier import Classifier
 
     if not path.is_file():
         raise Prerequisite(
@@ -218,19 +228,127 @@ def _factory(path: Path, function: str) -> "Classifier":
         )
     if not function:
         raise UsageError(f"'{path}' needs the name of a function behind a colon: {path}:factory.")
+    try:
+        with redirect_stdout(sys.stderr), beside(path) as helpers:  # results alone go to stdout
+            network = _made(path, function)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except SystemExit as error:
+        raise UserError(
+            f"{path}:{function} ends the program ({described(error)}), as a script does that reads the command line; "
+            "guard that part with if __name__ == '__main__'."
+        ) from None
+    except BaseException as error:
+        raise UserError(f"{path}:{function} raised {described(error)}; fix the factory.") from error
+    if not isinstance(network, nn.Module):
+        got = "the class itself" if isinstance(network, type) else type(network).__name__
+        raise UserError(
+            f"{path} has no function '{function}' that returns a torch module, but {got}; name one that does."
+        )
+    name = f"{readable(path.stem)}:{function}"
+    model = _prepared(name, network, f"{readable(path.name)}:{function}")
+    code = hashlib.sha256(function.encode())  # equal weights in another forward pass are another model
+    for file in dict.fromkeys((path.resolve(), *helpers)):
+        code.update(hashlib.sha256(file.read_bytes()).digest())
+    return dataclasses.replace(model, weights_hash=f"{model.weights_hash}+{code.hexdigest()}")
+
+
+def _made(path: Path, function: str) -> Any:
+    """What the factory of a file returns."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # classes defined there can then be pickled and copied
+    spec.loader.exec_module(module)
+    factory = getattr(module, function, None)
+    if not callable(factory):
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == path.stem]
+        known = ", ".join(name for name in own if callable(vars(module)[name])) or "none"
+        raise UserError(f"{path} has no function '{function}' that returns a torch module; it has: {known}.")
+    return factory()
+
+
+def _prepared(name: str, network: Any, architecture: str, **more: Any) -> "Classifier":
+    """A classifier of a network that somebody else wrote, whose methods may raise anything.
+
+    Raises:
+        UserError: it cannot be put into eval mode, or its weights cannot be read.
+    """
+    from robustbench_aig.models.classifier import Classifier
+
     try:
-        spec.loader.exec_module(module)
-        factory = getattr(module, function, None)
-        network: nn.Module | None = factory() if callable(factory) else None
+        return Classifier.of(name, network, architecture, **more)
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"{path}:{function} raised {type(error).__name__}: {error}; fix the factory.") from error
-    if not isinstance(network, nn.Module):
-        raise UserError(f"{path} has no function '{function}' that returns a torch module; name one that does.")
-    model = Classifier.of(f"{path.stem}:{function}", network, f"{path.name}:{function}")
-    code = hashlib.sha256(path.read_bytes()).hexdigest()  # equal weights in another forward pass are another model
-    return dataclasses.replace(model, weights_hash=f"{model.weights_hash}+{code}")
+        raise UserError(
+            f"model '{name}' cannot be prepared ({described(error)}); "
+            "its eval() and its state_dict() must work as those of other torch modules."
+        ) from error
+
+
+_SHARED_NAMES = ("attacks", "defenses", "benchmarks", "cli")
+"""Modules of this suite whose names a user's own modules may have too."""
+
+_HELPERS: dict[str, ModuleType] = {}
+"""Modules that were found beside factories, by name."""
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[list[Path]]:
+    """Let imports inside find the modules that lie beside a file first, as if it were run as a script.
+
+    Every file gets its own: two folders may each hold a ``utils.py``, and a user's ``attacks.py`` takes nothing from
+    this suite.
+
+    Args:
+        path: the file.
+
+    Yields:
+        A list that is filled, at the end, with the files that were imported, sorted.
+    """
+    folder = path.parent.resolve()
+    for name in [name for name in _HELPERS if _holds(folder, name)]:
+        if sys.modules.get(name) is _HELPERS.pop(name):
+            del sys.modules[name]
+    ours = [name for name in sys.modules if _top(name) in _SHARED_NAMES and _holds(folder, name)]
+    hidden = {name: sys.modules.pop(name) for name in ours if not _lies_in(folder, name, sys.modules[_top(name)])}
+    known, arguments = dict(sys.modules), sys.argv
+    sys.path.insert(0, str(folder))
+    sys.argv = [str(path)]
+    importlib.invalidate_caches()
+    files: list[Path] = []
+    try:
+        yield files
+    finally:
+        sys.argv = arguments
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        fresh = {name: module for name, module in sys.modules.items() if known.get(name) is not module}
+        found = {name: module for name, module in fresh.items() if _lies_in(folder, name, module)}
+        files += sorted({Path(str(module.__file__)).resolve() for module in found.values()})
+        for name, module in found.items():
+            if _top(name) not in _SHARED_NAMES:
+                _HELPERS[name] = module
+            elif hidden:
+                del sys.modules[name]
+        sys.modules |= hidden
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _holds(folder: Path, name: str) -> bool:
+    """Whether a folder holds the module of that name, or its package."""
+    return (folder / f"{_top(name)}.py").exists() or (folder / _top(name)).is_dir()
+
+
+def _lies_in(folder: Path, name: str, module: ModuleType) -> bool:
+    """Whether a module of that name was read from the folder, and is none of this suite's package."""
+    file = getattr(module, "__file__", None)
+    if not file or _top(name) == __package__.partition(".")[0]:
+        return False
+    place = Path(file).resolve()
+    return place == folder / f"{_top(name)}.py" or place.is_relative_to(folder / _top(name))

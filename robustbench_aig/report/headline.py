@@ -9,6 +9,12 @@ from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run, contestant
 from robustbench_aig.statistics.intervals import Interval, accuracy
 
+COMMON = {"linf": 8 / 255, "l2": 0.5}
+"""The budget that the field compares, by norm."""
+
+_DIGITS = 9
+"""Decimals that tables keep of an epsilon, and more than any two budgets of a sweep need to be told apart."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -73,15 +79,15 @@ def worst_cases(run: Run) -> Iterator[Headline]:
         counts = [run.counts(curve) for curve in curves]
         clean = _interval(curves[0].rows.iloc[0])
         attacked = pd.concat([curve.rows for curve in curves])
-        for label, rows in (
-            attacked[attacked["eps"] > 0].sort_values("eps", kind="stable").groupby("eps_label", sort=False)
-        ):
+        attacked = attacked[attacked["eps"] > 0]
+        for _, rows in attacked.groupby(attacked["eps"].round(_DIGITS)):  # by value: equal budgets may have two labels
             lowest = rows.loc[rows["accuracy"] == rows["accuracy"].min()].iloc[0]
             found = _interval(lowest)
             robust = any(_suits(row, run.iterated) for _, row in rows.iterrows())
             if robust and lowest["draws"] == 1:
-                withstood = pd.concat([table.loc[: str(label)] for table in counts if label in table.index]).min()
-                found = accuracy(withstood.to_numpy(), 1)
+                labels = set(rows["eps_label"])
+                reached = [table.loc[:label] for table in counts for label in labels.intersection(table.index)]
+                found = accuracy(pd.concat(reached).min().to_numpy(), 1)
             yield Headline(lowest, len(rows), found, clean, robust)
 
 
@@ -90,7 +96,7 @@ def _interval(row: pd.Series) -> Interval:
 
 
 def _is_common(entry: Headline) -> bool:
-    return (entry.row["norm"].lower(), entry.row["eps_label"]) in {("linf", "8/255"), ("l2", "0.5")}
+    return bool(round(entry.row["eps"] - COMMON.get(entry.row["norm"].lower(), 0.0), _DIGITS) == 0)
 
 
 def _suits(row: pd.Series, iterated: frozenset[str]) -> bool:

@@ -41,7 +41,7 @@ def write(run: Run, path: Path, figures: Sequence[Path]) -> Path:
         UserError: the folder cannot be written or the disk is full.
     """
     with write_atomically(path) as temporary:
-        temporary.write_text(render(run, figures), encoding="utf-8")
+        temporary.write_text(render(run, figures), encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -1,5 +1,6 @@
 """A finished run, read from its folder: the tables, the per-image samples and what was audited."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from robustbench_aig.engine.store import SCHEMA
-from robustbench_aig.errors import Prerequisite, UserError
+from robustbench_aig.engine.store import SCHEMA, RunFolder
+from robustbench_aig.errors import Prerequisite, UserError, first_line
 
 CURVE = ["model", "dataset", "gating", "defense", "attack", "attacker", "norm", "seed"]
 """The columns that tell one accuracy curve from another."""
@@ -151,7 +152,7 @@ class Run:
         try:
             return pd.read_parquet(file, columns=None if columns is None else list(columns))
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {file} ({_first_line(error)}); run the sweep again to restore it.") from None
+            raise UserError(f"cannot read {file} ({first_line(error)}); run the sweep again to restore it.") from None
 
     def measures(self, row: pd.Series) -> pd.DataFrame:
         """``value, lo, hi, n`` of every measure of whole graphs, by its name, for a row of the summary; maybe none."""
@@ -203,24 +204,19 @@ def read_run(path: Path | str) -> Run:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read {folder / 'run.json'} ({_first_line(error)}); run the sweep again to restore it."
+            f"cannot read {folder / 'run.json'} ({first_line(error)}); run the sweep again to restore it."
         ) from None
     if schema != SCHEMA:
         raise UserError(
             f"'{folder}' has schema {schema} and this version reads {SCHEMA}; use the version that wrote it."
         )
-    try:
-        summary = _table(folder / "summary.csv")
-        execution = _table(folder / "execution.csv") if (folder / "execution.csv").exists() else _EMPTY
-        gates = _table(folder / "gates.csv") if (folder / "gates.csv").exists() else _NO_MEASURES
-    except FileNotFoundError:
+    summary, execution, gates = _tables(folder, [cell["id"] for cell in document.get("cells", [])])
+    if summary.empty:
+        failed = document.get("failed", {})
+        reason = f" ({next(iter(failed.values()))})" if failed else ""
         raise Prerequisite(
-            f"no cell of '{folder}' is finished; run the sweep's command again to go on with it."
-        ) from None
-    except pd.errors.EmptyDataError:
-        raise Prerequisite(
-            f"no cell of '{folder}' is finished; run the sweep's command again to go on with it."
-        ) from None
+            f"no cell of '{folder}' is finished{reason}; run the sweep's command again to go on with it."
+        )
     return Run(
         folder,
         document.get("config", {}),
@@ -243,10 +239,29 @@ def contestant(model: str, gating: str) -> str:
     return model if gating == "none" else f"{model} · {gating}"
 
 
-def _table(file: Path) -> pd.DataFrame:
+def _tables(folder: Path, cells: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Summary, execution and gates: as written, or derived anew where a sweep was stopped before it wrote them.
+
+    Raises:
+        UserError: a table or a cell is damaged.
+    """
+    store = RunFolder(folder)
+    try:
+        names = ("summary", "execution", "gates")
+        texts = {name: (folder / f"{name}.csv").read_text() for name in names if (folder / f"{name}.csv").exists()}
+        read = {name: _table(text) for name, text in texts.items()}
+        finished = set(store.finished()) & set(cells)
+        if finished - set(read["summary"]["cell"] if "summary" in read and len(read["summary"]) else ()):
+            read = {name: _table(text) for name, text in store.tables(cells).items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"cannot read the tables of '{folder}' ({first_line(error)}); run the sweep again to restore them."
+        ) from None
+    return read.get("summary", pd.DataFrame()), read.get("execution", _EMPTY), read.get("gates", _NO_MEASURES)
+
+
+def _table(text: str) -> pd.DataFrame:
+    if not text.strip():
+        return pd.DataFrame()
     # A class may be called "null" or "nan": only an empty field is a missing value.
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.gating import Gating
-from robustbench_aig.contracts.network import is_dynamic
+from robustbench_aig.contracts.margin import right
+from robustbench_aig.contracts.network import DynamicNetwork, Lesson, is_dynamic
 from robustbench_aig.contracts.noise import Stage, logistic
 from robustbench_aig.contracts.policy import Policy, Relaxed, Stochastic
 from robustbench_aig.data.dataset import Dataset
@@ -225,9 +226,9 @@ class Trainer:
         )
         self.average = Average(model, recipe.averaging) if recipe.averaging else None
         self.targets: Tensor | None = None
-        if is_dynamic(model):
+        if isinstance(model, DynamicNetwork) and model.layout.switches_only:
             self.targets = torch.tensor(recipe.targets(len(model.layout)), device=device)
-        self.forward: Callable[..., tuple[Tensor, Tensor | None]] = self._forward
+        self.forward: Callable[..., Lesson] = self._forward
         if recipe.compile:
             self.forward = torch.compile(self._forward)
 
@@ -248,13 +249,12 @@ class Trainer:
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
 
-    def _forward(self, images: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if noise is None or not is_dynamic(self.model):
-            return self.model(images), None
+    def _forward(self, images: Tensor, noise: Tensor | None) -> Lesson:
+        if noise is None or not isinstance(self.model, DynamicNetwork):
+            return Lesson(self.model(images)[None])
         soft = self.recipe.gates == "soft"
         policy: Policy = (Relaxed if soft else Stochastic)(noise, temperature=self.recipe.temperature)
-        logits, trace = self.model.traced(images, policy)
-        return logits, trace.open
+        return self.model.taught(images, policy)
 
     def epoch(self, feed: Feed, number: int) -> tuple[float, float, list[float]]:
         """One pass over the training images: mean loss, accuracy and the execution rate of each gate."""
@@ -292,8 +292,9 @@ class Trainer:
         return 0 if self.targets is None else len(self.targets)
 
     def _noise(self, stage: Stage, ids: Tensor, draws: Sequence[int]) -> Tensor | None:
-        """(len(draws), N, L) noise of the gates of the images ``ids`` (N,); None without gates."""
-        return logistic(self.seed, stage, ids, self._gates, draws).to(self.device) if self._gates else None
+        """(len(draws), N, L) noise of the decisions of the images ``ids`` (N,); None for a plain network."""
+        units = len(self.model.layout) if isinstance(self.model, DynamicNetwork) else 0
+        return logistic(self.seed, stage, ids, units, draws).to(self.device) if units else None
 
     def _inner_noise(self, noise: Tensor | None, ids: Tensor, number: int) -> Tensor | None:
         """(steps, N, L) noise for the search for perturbations in epoch ``number``, ``noise`` (1, N, L) being that of
@@ -305,7 +306,7 @@ class Trainer:
 
     def _logits(self, images: Tensor, noise: Tensor | None) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            return self.forward(images, noise)[0]
+            return self.forward(images, noise).logits[-1]
 
     def _perturb(self, images: Tensor, labels: Tensor, noise: Tensor | None, generator: torch.Generator) -> Tensor:
         """The images as the adversary changes them, (N, C, H, W) in [0, 1].
@@ -327,21 +328,25 @@ class Trainer:
         """Descend the loss once; sums over the batch of loss, correct answers and open gates, (2 + L,) float64."""
         both = perturbed is not None and self.recipe.adversary == "trades"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            logits, opened = self.forward(images if perturbed is None or both else perturbed, noise)
+            every, opened, extra = self.forward(images if perturbed is None or both else perturbed, noise)
             if both:  # through the same graphs, so that the divergence is the perturbation's doing
-                attacked, also_opened = self.forward(perturbed, noise)
-        logits = logits.float()
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+                also, also_opened, _ = self.forward(perturbed, noise)
+        every = every.float()
+        logits, repeated = every[-1], labels.repeat(len(every))
+        loss = nn.functional.cross_entropy(every.flatten(0, 1), repeated, label_smoothing=self.recipe.label_smoothing)
+        if extra is not None:
+            loss = loss + extra
         if both:
-            loss = loss + self.recipe.beta * divergence(logits, attacked).mean()
-            logits = attacked
+            attacked = also.float()
+            loss = loss + self.recipe.beta * divergence(every.flatten(0, 1), attacked.flatten(0, 1)).mean()
+            logits = attacked[-1]
             opened = None if opened is None or also_opened is None else (opened + also_opened) / 2
         if opened is not None and self.targets is not None:
             loss = loss + self.recipe.target_weight * target_loss(opened, self.targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
+        correct = right(logits.detach(), labels).sum()
         sums = torch.stack([loss.detach().double() * len(labels), correct.double()])
         return sums if opened is None else torch.cat([sums, opened.detach().double().sum(0)])
 
@@ -368,7 +373,7 @@ def evaluate(
         model: the network.
         data: the images.
         device: where the network is.
-        stochastic_seed: sample the gates once per image with this seed; None thresholds them at 0.5.
+        stochastic_seed: sample the gates once per image with this seed; None takes the usual threshold.
         batch_size: images per pass; the result does not depend on it.
     """
     model.eval()
@@ -381,7 +386,7 @@ def evaluate(
         view = forward(model, gating, images, Draws(stochastic_seed or 0, "score", data.ids[rows].to(device), [0]))
         if view.trace is not None:
             opened += view.trace.open[0].double().sum(0).cpu()
-        correct += int((view.logits[0].argmax(1).cpu() == data.labels[rows]).sum())
+        correct += int(right(view.logits[0].cpu(), data.labels[rows]).sum())
     return correct / len(data), (opened / len(data)).tolist()
 
 
@@ -429,5 +434,5 @@ def under_attack(
         labels = data.labels[rows].to(device)
         points = pgd(forward, images, labels, None, generator, eps=eps, steps=steps, step=step, start=start)
         with torch.no_grad():
-            correct += int((model(points).argmax(1) == labels).sum())
+            correct += int(right(model(points), labels).sum())
     return correct / len(data)

@@ -23,7 +23,6 @@ class Victim:
     network: nn.Module
     images: Tensor
     labels: Tensor
-    gates: int = 0
 
     def target(self, gating: str = "none", draws: int = 1, **options: object) -> Target:
         count = len(self.images)
@@ -73,7 +72,7 @@ def _victim(gated: bool) -> Victim:
             nn.init.constant_(gate.fc2.bias, 0.0)
             nn.init.normal_(gate.fc2.weight, std=1.0, generator=torch.Generator().manual_seed(1))
     network.eval()
-    return Victim(network, images[1500 : 1500 + COUNT], labels[1500 : 1500 + COUNT], 3 if gated else 0)
+    return Victim(network, images[1500 : 1500 + COUNT], labels[1500 : 1500 + COUNT])
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from robustbench_aig.models.fused import fuse
 
 import attacks
 from attacks.common.losses import Aim
@@ -78,7 +77,7 @@ def test_asking_for_it_without_an_attack_that_takes_it_is_refused():
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_gates_decide_in_float32(gated, folded):
-    network = fuse(gated.network) if folded else gated.network
+    network = gated.network.fused() if folded else gated.network
     target = replace(gated.target("stochastic", draws=4), model=network)
     aim = Aim(gated.labels).objective("ce")
     (_, exact, _), (_, rough, view) = (replace(target, half=h).gradient(gated.images, aim) for h in (False, True))

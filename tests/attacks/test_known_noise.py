@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import attacks
+from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Passes
@@ -15,7 +16,6 @@ from robustbench_aig.data.dataset import ArraySource, Dataset
 from robustbench_aig.engine import eot, known_noise
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
-from robustbench_aig.engine.sweep import sweep
 from robustbench_aig.errors import UsageError
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier
@@ -30,7 +30,7 @@ ONE = {"attacks": [attacks.make("fgsm")], "epsilons": parse_epsilons(["12/255"])
 def grid(gated):
     """Settings over the gated network with random gates, as a function of what differs."""
     torch.set_num_threads(1)
-    classifier = Classifier("gated", gated.network, 10, weights_hash(gated.network), "gated", 3, ("1", "2", "3"))
+    classifier = Classifier("gated", gated.network, 10, weights_hash(gated.network), "gated", gated.network.layout)
     pixels = ArraySource((gated.images * 255).round().to(torch.uint8))
     ids = torch.arange(len(gated.labels))
     data = Dataset("tiny", "test", ids, gated.labels, tuple("0123456789"), {}, (3, 8, 8), pixels)

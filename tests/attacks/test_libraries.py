@@ -1,5 +1,6 @@
 """Every attack of torchattacks and foolbox by name, and that none of the libraries' habits gets out."""
 
+import copy
 import inspect
 import json
 import random
@@ -213,8 +214,8 @@ def test_fgsm_is_bit_equal_with_the_libraries(network):
 
 
 def test_steps_follow_the_budget_unless_given(network):
-    images, _ = survey.images(2, seed=2)
-    model = Attackable(survey.target(network, 2), images, PLAIN)
+    images, labels = survey.images(2, seed=2)
+    model = Attackable(survey.target(network, 2), images, labels, PLAIN)
     assert attacks.make("torchattacks:PGD")._build(model, images, 0.1).alpha == pytest.approx(0.025)
     assert attacks.make("torchattacks:PGD:alpha=0.01")._build(model, images, 0.1).alpha == 0.01
     assert attacks.make("torchattacks:PIFGSM")._build(model, images, 0.1).max_epsilon == 0.1
@@ -223,8 +224,8 @@ def test_steps_follow_the_budget_unless_given(network):
 
 
 def test_autoattack_runs_for_a_hundred_steps_and_targets_the_classes_that_there_are(network):
-    images, _ = survey.images(2, seed=2)
-    model = Attackable(survey.target(network, 2), images, PLAIN)
+    images, labels = survey.images(2, seed=2)
+    model = Attackable(survey.target(network, 2), images, labels, PLAIN)
     parts = attacks.make("torchattacks:AutoAttack")._build(model, images, 0.1)._autoattack.attacks
     assert [getattr(part, "steps", None) for part in parts] == [100, 100, 100, None]
     assert parts[1].n_target_classes == survey.CLASSES - 1
@@ -324,12 +325,12 @@ def test_passes_are_counted_per_image(network):
 
 def test_a_random_model_is_one_function_of_the_image(gated):
     target = gated.target("stochastic", draws=5)
-    model = Attackable(target, gated.images, PLAIN)
+    model = Attackable(target, gated.images, gated.labels, PLAIN)
     logits = model(gated.images)
     assert torch.equal(model(gated.images), logits)
     order = torch.arange(len(gated.images) - 1, -1, -2)
     torch.testing.assert_close(model(gated.images[order]), logits[order], atol=1e-5, rtol=1e-5)
-    noise = logistic(0, "craft", torch.tensor([-1]), gated.gates, range(5))[:, 0]
+    noise = logistic(0, "craft", torch.tensor([-1]), len(gated.network.layout), range(5))[:, 0]
     probabilities = [
         gated.network.traced(gated.images, Stochastic(row.expand(len(gated.images), -1)))[0].softmax(1) for row in noise
     ]
@@ -340,12 +341,12 @@ def test_a_random_model_is_one_function_of_the_image(gated):
 
 
 def test_a_model_without_randomness_is_itself(gated):
-    model = Attackable(gated.target("deterministic", draws=5), gated.images, PLAIN)
+    model = Attackable(gated.target("deterministic", draws=5), gated.images, gated.labels, PLAIN)
     assert torch.equal(model(gated.images), gated.network(gated.images))
 
 
 def test_outputs_are_fresh_and_training_modes_out_of_reach(gated):
-    model = Attackable(gated.target("deterministic"), gated.images, PLAIN)
+    model = Attackable(gated.target("deterministic"), gated.images, gated.labels, PLAIN)
     logits = model(gated.images)
     model(gated.images).fill_(7)
     model.train()
@@ -357,7 +358,7 @@ def test_outputs_are_fresh_and_training_modes_out_of_reach(gated):
 def test_gates_pass_gradients_as_the_attacker_wants(gated):
     gradients = []
     for kind in ("none", "straight-through"):
-        model = Attackable(gated.target("stochastic", draws=3, gate_gradient=kind), gated.images, PLAIN)
+        model = Attackable(gated.target("stochastic", draws=3, gate_gradient=kind), gated.images, gated.labels, PLAIN)
         images = gated.images.clone().requires_grad_()
         gradients.append(torch.autograd.grad(model(images).square().sum(), images)[0])
     assert not torch.allclose(*gradients)
@@ -368,7 +369,7 @@ def test_the_defence_stands_in_front_with_its_surrogate(specification, plain):
     defense = defenses.make(specification)
     surrogate = defense.surrogates[-1] if defense.surrogates else None
     target = plain.target(draws=3, defense=defense, surrogate=surrogate)
-    model = Attackable(target, plain.images, PLAIN)
+    model = Attackable(target, plain.images, plain.labels, PLAIN)
     if defense.deterministic:
         torch.testing.assert_close(model(plain.images), plain.network(defense(plain.images)))
     assert torch.equal(model(plain.images), model(plain.images))
@@ -395,8 +396,51 @@ def test_attacks_a_random_model(name, gated):
     budgets = {"linf": [0.02, 0.3], "l2": [0.2, 3.0]}[attack.norm]
     crafted = craft(attack, target, gated.images[:6], gated.labels[:6], budgets)
     assert not crafted.invalid.any()
-    model = Attackable(target, gated.images[:6], PLAIN)
+    model = Attackable(target, gated.images[:6], gated.labels[:6], PLAIN)
     right = [(model(images).argmax(1) == gated.labels[:6]).sum() for images in (gated.images[:6], crafted.images[-1])]
     assert right[1] < right[0]
     assert target.passes.forwards[:6].min() >= 4
     assert (target.passes.forwards[6:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["torchattacks:PGDL2", "torchattacks:SparseFool", "torchattacks:PGD", "foolbox:DDNAttack"]
+)
+def test_libraries_that_view_gradients_run_on_networks_in_channels_last(network, name):
+    strided = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    own, plain = (run(name, model, count=2)[0] for model in (strided, network))
+    assert not own.invalid.any()
+    torch.testing.assert_close(own.images, plain.images, atol=1e-4, rtol=0)
+    assert (own.linf > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "message"),
+    [
+        ("torchattacks:AutoAttack", 3, "needs 4 classes or more, not 3"),
+        ("torchattacks:APGDT", 2, "needs 4 classes or more, not 2"),
+        ("torchattacks:MultiAttack:attacks=PGD+APGDT", 3, "needs 4 classes or more, not 3"),
+        ("torchattacks:APGD:loss=dlr", 2, "needs 3 classes or more, not 2"),
+        ("torchattacks:TIFGSM", 6, "takes images of 3 channels, not 1"),
+        ("apgd-t", 3, "the DLR loss needs 4 classes or more, not 3; use loss=margin"),
+        ("worst:attacks=fgsm+apgd-t", 3, "needs 4 classes"),
+        ("pgd:loss=dlr", 2, "needs 3 classes"),
+        ("fgsm:loss=dlr,goal=random", 3, "needs 4 classes"),
+    ],
+)
+def test_what_an_attack_cannot_do_is_said_before_it_is_run(name, classes, message):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()
+    images, labels = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2).long()
+    with pytest.raises(UsageError, match=message):
+        attacks.make(name).check_target(survey.target(model, 2), images, labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchattacks:APGD", "torchattacks:FAB", "apgd-t:loss=margin", "auto:steps=3,queries=9", "fgsm"]
+)
+def test_what_an_attack_can_do_with_few_classes_is_not_refused(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    attack, target, labels = attacks.make(name), survey.target(model, 2), model(images).argmax(1)
+    attack.check_target(target, images, labels)
+    assert not craft(attack, target, images, labels, [0.1]).invalid.any()

@@ -6,9 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attacks
 from robustbench_aig.contracts.defense import NO_DEFENSE
+from robustbench_aig.contracts.forward import forward
 from robustbench_aig.engine.store import RunFolder
 from robustbench_aig.engine.sweep import sweep
-from robustbench_aig.models.macs import costs
 from tests.engine import grids
 
 
@@ -64,14 +64,14 @@ def test_where_a_success_decides_nothing_no_image_leaves(plain):
 def test_a_random_target_is_judged_on_draws_that_its_gradient_never_saw(gated, monkeypatch):
     target = gated.target("stochastic", draws=2)
     seen: set[tuple[str, int]] = set()
-    view = type(target)._view
 
-    def spy(self, images, draws, stage, gradient, *rest, differentiable):
-        seen.update((stage if not differentiable else "gradient", draw) for draw in draws)
-        assert not differentiable or stage == "craft"
-        return view(self, images, draws, stage, gradient, *rest, differentiable=differentiable)
+    def spy(model, gating, images, draws, **rest):
+        differentiable = images.requires_grad
+        seen.update(("gradient" if differentiable else draws.stage, draw) for draw in draws.numbers)
+        assert not differentiable or draws.stage == "craft"
+        return forward(model, gating, images, draws, **rest)
 
-    monkeypatch.setattr(type(target), "_view", spy)
+    monkeypatch.setattr("robustbench_aig.contracts.target.forward", spy)
     attacks.make("pgd:steps=3")(target, gated.images, gated.labels, [24 / 255])
     assert {draw for stage, draw in seen if stage == "gradient"} == set(range(6))
     assert {stage for stage, _ in seen} == {"gradient", "select"}
@@ -192,7 +192,7 @@ def test_passes_stay_full_while_images_leave(plain):
     """Three batches of eight beside one of 24 in passes of eight: the same passes per image in fewer calls."""
     calls = []
     hook = plain.network.conv1.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
-    attack, budget = attacks.make("pgd:steps=10"), [64 / 255]
+    attack, budget = attacks.make("pgd:steps=10"), [48 / 255]
     whole = plain.target(at_once=8)
     attack(whole, plain.images, plain.labels, budget)
     together = calls.copy()
@@ -219,17 +219,14 @@ def test_carrying_over_equals_the_worst_case_over_smaller_budgets(plain):
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd:steps=3"])
-def test_a_sweep_cell_makes_no_pass_that_is_not_in_its_tables(tmp_path, monkeypatch, attack):
+def test_a_sweep_cell_makes_no_pass_that_is_not_in_its_tables(tmp_path, attack):
     """Images entering the network: the clean scores, the attack's own passes, and one scoring pass per epsilon."""
-    monkeypatch.setattr("robustbench_aig.engine.sweep.audit", lambda *arguments: [])
     settings = grids.settings(
         models=[grids.classifier("resnet20")], attacks=[attacks.make(attack)], defenses=(NO_DEFENSE,), draws=1
     )
     entered = []
     network = settings.models[0].network
     hook = network.conv1.register_forward_pre_hook(lambda module, inputs: entered.append(len(inputs[0])))
-    costs(network, settings.dataset.image_shape)  # counted once per network, by a pass of its own
-    entered.clear()
     sweep(settings, tmp_path / "run")
     hook.remove()
     folder = RunFolder(tmp_path / "run")

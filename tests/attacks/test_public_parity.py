@@ -40,7 +40,7 @@ class Public:
 
     def attack(self, attack: Any, epsilon: float) -> Tensor:
         rows = torch.arange(len(self.images))
-        target = Target(self.network, Gating("none"), 0, rows, rows, Passes.none(len(rows)), seed=0)
+        target = Target(self.network, Gating("none"), rows, rows, Passes.none(len(rows)), seed=0)
         (found,) = attack(target, self.images, self.labels, [epsilon])
         assert (found - self.images).abs().max() <= epsilon + 1e-6
         return found  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ import attacks
 from robustbench_aig.audit import Tier
 from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.epsilons import parse_epsilons
+from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.data import load_dataset
 from robustbench_aig.engine.plan import Settings
 from robustbench_aig.models.checkpoints import Card, weights_hash
@@ -36,9 +37,8 @@ def trained(architecture: str, folder: Path) -> nn.Module:
 
 def classifier(network: nn.Module) -> Classifier:
     """The network as it is: with its BatchNorm, which ``Classifier.of`` would fold away."""
-    trunk: Any = getattr(network, "trunk", None)
-    blocks = tuple(trunk.block_names) if hasattr(network, "gates") else ()
-    return Classifier("model", network.eval(), 10, weights_hash(network), "model", len(blocks), blocks)
+    layout = network.layout if is_dynamic(network) else None
+    return Classifier("model", network.eval(), 10, weights_hash(network), "model", layout)
 
 
 def run(out: Path, network: nn.Module, tier: Tier | None = "core", images: int = 200, **changes: Any) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def run(out: Path, network: nn.Module, tier: Tier | None = "core", images: int =
         "dataset": load_dataset("digits", limit=100),
         "attacks": [attacks.make("fgsm"), attacks.make(PGD)],
         "epsilons": parse_epsilons(["0.05,0.1,0.2"]),
+        "attackers": ("static",),
     }
     torch.manual_seed(0)
     sweep(Settings(**grid | changes), out, tier=tier, images=images)

@@ -11,10 +11,10 @@ from torch import nn
 import attacks
 import defenses
 from defenses import jpeg_codec
+from robustbench_aig.contracts import noise
 from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
-from robustbench_aig.models import noise
 from tests.audit.audits import PGD, found, run
 from tests.fixtures import broken_attacks, broken_models
 

@@ -4,56 +4,23 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from cli import cli
 from robustbench_aig.contracts.noise import Stage, logistic
 from robustbench_aig.contracts.policy import Stochastic
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import build
-from robustbench_aig.models.checkpoints import Card
+from tests.cli.helpers import TINY, Run, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-Run = Callable[..., Result]
-
-TINY = ["--data", "digits", "--limit", "12", "--eps", "0,0.1", "--draws", "2", "--device", "cpu", "-q"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test runs in a folder of its own."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run() -> Run:
-    return lambda *arguments, **more: CliRunner().invoke(cli, list(map(str, arguments)), **more)
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained AIG-20 for digits whose gates differ between images."""
-    options = {"norm": [[0.3], [0.4]]}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build("aig20", classes=10, channels=1, **options).eval()
-        for key, value in model.state_dict().items():
-            if key.endswith("fc2.weight"):
-                torch.nn.init.normal_(value, std=3.0)
-    folder = tmp_path_factory.mktemp("checkpoints") / "aig20"
-    checkpoints.save(folder, model, Card("aig20", list("0123456789"), (1, 8, 8), options, "digits"))
-    return folder
 
 
 @pytest.fixture
@@ -92,15 +59,6 @@ def stopped(): raise KeyboardInterrupt
     return elsewhere / "nets.py"
 
 
-def refused(result: Result, code: int, text: str) -> None:
-    """One line on stderr, nothing on stdout, the right exit code."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    assert text in result.stderr
-
-
 SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
 
 
@@ -123,6 +81,15 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         ([*SWEEP, "--eps", "-1"], 2, "epsilon '-1'"),
         ([*SWEEP, "--eps", "nan"], 2, "epsilon 'nan'"),
         ([*SWEEP, "--eps", "8/0"], 2, "divides by zero"),
+        ([*SWEEP, "--eps", "8"], 2, "did you mean 8/255?"),
+        ([*SWEEP, "--norm", "l2", "--eps", "9"], 2, "larger in l2 than the distance of any two images of 64 values, 8"),
+        ([*SWEEP, "-a", "fgsm", "-a", "torchattacks:CW"], 2, "linf and l2, which share no budgets"),
+        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed values"),
+        ([*SWEEP, "-a", "torchattacks:TIFGSM"], 2, "takes images of 3 channels, not 1"),
+        ([*SWEEP, "--protocol", "paper", "-a", "pgd"], 2, "--protocol paper chooses --attack itself"),
+        ([*SWEEP, "--protocol", "paper", "-d", "jpeg", "--draws", "3"], 2, "chooses --defense and --draws itself"),
+        ([*SWEEP, "--split", "val"], 2, "is not one of"),
+        ([*SWEEP, "-m", "CHECKPOINT"], 2, "are the same network; give it once"),
         ([*SWEEP, "--eps", "small"], 2, "epsilon 'small'"),
         ([*SWEEP, "--limit", "0"], 2, "at least 1, not 0"),
         ([*SWEEP, "--draws", "0"], 2, "at least 1"),
@@ -419,8 +386,11 @@ def test_audit_shows_every_finding_and_repeats_the_sweep_in_full(run: Run, facto
 
 
 def test_the_paper_protocol_is_one_noisy_gradient_and_a_late_codec(run: Run, checkpoint: Path) -> None:
-    result = run("sweep", "-m", f"aig20@{checkpoint}", *TINY, "--protocol", "paper", "-o", "run")
+    tiny = [part for part in TINY if part not in ("--draws", "2")]
+    result = run("sweep", "-m", f"aig20@{checkpoint}", *tiny, "--protocol", "paper", "-o", "run")
     assert result.exit_code == 0, result.stderr
+    config = json.loads(Path("run/run.json").read_text())["config"]
+    assert (config["attack"], config["defense"], config["draws"]) == (["fgsm"], ["none", "jpeg:75,floor"], 1)
     title = "accuracy [95 %] · fgsm · "
     assert -1 < result.stdout.find(f"{title}static") < result.stdout.find(f"{title}adaptive")
     summary = pd.read_csv("run/summary.csv").query("gating == 'stochastic' and eps > 0")

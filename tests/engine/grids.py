@@ -37,9 +37,10 @@ def settings(**changes: Any) -> Settings:
         "models": [classifier()],
         "dataset": load_dataset("digits", limit=40),
         "attacks": [attacks.make("fgsm")],
-        "epsilons": [Epsilon(0.05, "0.05"), Epsilon(0.1, "0.1")],
+        "epsilons": [Epsilon.of("0.05"), Epsilon.of("0.1")],
         "gatings": (Gating("stochastic"), Gating("deterministic")),
         "defenses": (NO_DEFENSE, defenses.make("jpeg:75")),
+        "attackers": ("static",),
         "draws": 4,
     }
     return Settings(**grid | changes)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from robustbench_aig.contracts.epsilons import parse_epsilons
+from robustbench_aig.contracts.epsilons import Epsilon, check_epsilons, default_epsilons, parse_epsilons
 from robustbench_aig.errors import UsageError
 
 
@@ -54,6 +54,45 @@ def test_what_is_no_epsilon_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="epsilon") as caught:
         parse_epsilons([text])
     assert "\n" not in str(caught.value)
+
+
+def test_two_ways_to_write_a_budget_are_one_budget() -> None:
+    one, other = Epsilon.of("8/255"), Epsilon.of("16/510")
+    assert (one, one.label, hash(one)) == (other, "8/255", hash(other))
+    assert Epsilon.of("51/255") == Epsilon.of("0.2")
+    assert Epsilon.of("0.1") < Epsilon.of("0.1000001")
+
+
+@pytest.mark.parametrize(
+    ("norm", "text", "message"),
+    [
+        ("linf", "8", r"--eps 8 is larger in linf than the range of a pixel, 0 to 1; did you mean 8/255\?"),
+        ("linf", "0,2.5", "did you mean 2.5/255"),
+        ("linf", "300", "did you mean at most 1"),
+        ("l2", "9", "distance of any two images of 64 values, 8; did you mean 9/255"),
+        ("l1", "65", "l1"),
+        ("l0", "65", "number of values"),
+        ("l0", "8/255", "counts changed values; give whole numbers"),
+    ],
+)
+def test_budgets_that_cannot_be_meant_are_refused(norm: str, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        check_epsilons(parse_epsilons([text]), norm, (1, 8, 8))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_largest_budgets_are_not_refused() -> None:
+    for norm, text in (("linf", "1"), ("l2", "8"), ("l1", "64"), ("l0", "64")):
+        check_epsilons(parse_epsilons([text]), norm, (1, 8, 8))
+
+
+def test_every_norm_has_budgets_of_its_own() -> None:
+    assert default_epsilons(["linf"]) == default_epsilons([]) == parse_epsilons(["0:16/255:9"])
+    assert [epsilon.label for epsilon in default_epsilons(["l2", "l2"])] == ["0", "0.25", "0.5", "0.75", "1"]
+    assert Epsilon.of("12") in default_epsilons(["l1"])
+    check_epsilons(default_epsilons(["l0"]), "l0", (1, 8, 8))
+    with pytest.raises(UsageError, match=r"linf and l2, which share no budgets.*--eps 0:1:5 with attacks in l2"):
+        default_epsilons(["l2", "linf"])
 
 
 def test_none_at_all_is_refused() -> None:

@@ -44,7 +44,7 @@ def summary(finished: Path) -> pd.DataFrame:
 
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.evaluation.grids"])
+    context.set_forkserver_preload(["tests.engine.grids"])
     chance = random.Random(0)
     started = time.monotonic()
     for warm in ("first", "second"):  # the second run does not wait for the fork server to import torch
@@ -231,7 +231,7 @@ def test_identity_follows_what_changes_numbers_and_nothing_else() -> None:
         {"gatings": (Gating("deterministic", 0.3), Gating("expected"))},
     ):
         assert not set(ids(**changed)) & set(reference)
-    for changed in ({"epsilons": [Epsilon(0.05, "0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
+    for changed in ({"epsilons": [Epsilon.of("0.05")]}, {"attacks": [attacks.make("fgsm:loss=margin")]}):
         assert set(ids(**changed)) & set(reference) == {
             cell.id for cell in plan(grids.settings()) if cell.attack is None
         }

@@ -183,7 +183,7 @@ def made(study: Study, chances: np.ndarray) -> Seen:
     correct = np.ones(opened.shape[:2], bool)
     prob = chances[study.labels].astype(np.float32)
     empty = np.zeros(len(study.labels))
-    scores = Scores(correct, empty.astype(np.int16), opened, prob, empty)
+    scores = Scores(correct, empty.astype(np.int16), empty.astype(np.uint16), opened, prob, empty)
     return Seen(study.models[0], Gating("stochastic"), scores, 5)
 
 
@@ -263,7 +263,7 @@ def test_graphs_are_those_of_forcing_each(study: Study) -> None:
     found = graphs.analyze(few)
     (model,) = few.models
     images = few.dataset.images(torch.arange(6))
-    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=model.gates)))
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(model.units))))
     with torch.no_grad():
         own = model.network.traced(images, Deterministic())[1].open  # type: ignore[operator]
         verdicts = [model.network.traced(images, Forced(graph[None]))[0].argmax(1) for graph in every]  # type: ignore[operator]
@@ -284,4 +284,4 @@ def test_graphs_of_a_network_beyond_the_limit_are_refused(run: Run, tmp_path: Pa
     deep = save(tmp_path / "deep", "aig32")
     result = run("graphs", "-m", f"aig32@{deep}", *FEW, "-o", tmp_path / "out")
     assert result.exit_code == 2
-    assert "up to 10 gates, this model has 15" in result.stderr
+    assert "up to 1024 routes, this model has 32,768" in result.stderr

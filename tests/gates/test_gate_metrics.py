@@ -6,27 +6,29 @@ import torch
 
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.contracts.trace import Costs
+from robustbench_aig.contracts.units import Layout, Switch
 from robustbench_aig.gates import gate_metrics as metrics
 from robustbench_aig.gates.information import information
 from robustbench_aig.gates.mediation import Crossed, mediation
 from robustbench_aig.gates.prototypes import Prototypes, Reader
 
-COSTS = Costs(10.0, 0.0, torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64))
+LAYOUT = Layout((Switch("a"), Switch("b"), Switch("c")))
+COSTS = Costs(10.0, torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64))
 
 
 def scores(opened: np.ndarray, vote: np.ndarray | None = None) -> Scores:
     """Scores with the decisions (S, N, L)."""
     opened = opened.astype(bool)
     s, n, _ = opened.shape
-    macs = 10 + (opened @ COSTS.blocks.numpy()).mean(0)
+    macs = 10 + (opened @ COSTS.units.numpy()).mean(0)
     vote = np.zeros(n, np.int16) if vote is None else vote.astype(np.int16)
-    return Scores(np.ones((s, n), bool), vote, opened, opened.mean(0).astype(np.float32), macs)
+    return Scores(np.ones((s, n), bool), vote, np.zeros(n, np.uint16), opened, opened.mean(0).astype(np.float32), macs)
 
 
 def test_distances_count_gates_and_their_macs() -> None:
     clean, moved = np.zeros((1, 2, 3)), np.zeros((1, 2, 3))
     moved[0, 0, 0] = 1
-    found = metrics.distances(scores(clean), scores(moved), COSTS)
+    found = metrics.distances(scores(clean), scores(moved), COSTS, LAYOUT)
     assert found["hamming"].value == pytest.approx(1 / 6)
     assert found["hamming_max"].value == pytest.approx(1 / 3)
     assert found["hamming_macs"].value == pytest.approx(0.3)
@@ -37,7 +39,7 @@ def test_distances_count_gates_and_their_macs() -> None:
 def test_distances_of_draws_stand_beside_both_nulls() -> None:
     clean = np.array([[[1, 1, 1]], [[0, 1, 1]]])  # two draws of one image
     moved = np.array([[[1, 1, 1]], [[0, 0, 1]]])
-    found = metrics.distances(scores(clean), scores(moved), COSTS)
+    found = metrics.distances(scores(clean), scores(moved), COSTS, LAYOUT)
     assert found["hamming"].value == pytest.approx(1 / 6)
     assert found["hamming_null"].value == pytest.approx(1 / 3)
     # draw 0 of the clean image against draw 1 of the attacked one: 2 of 3; draw 1 against draw 0: 1 of 3
@@ -48,7 +50,7 @@ def test_distances_of_draws_stand_beside_both_nulls() -> None:
 def test_recovered_compute_is_read_against_floor_and_ceiling() -> None:
     clean = np.array([[[1, 0, 0], [1, 1, 1], [0, 0, 0]]])
     moved = np.array([[[1, 1, 0], [0, 1, 1], [0, 0, 0]]])
-    found = metrics.compute(scores(clean), scores(moved), COSTS)
+    found = metrics.compute(scores(clean), scores(moved), COSTS, LAYOUT)
     assert found["at_ceiling"].value == 1
     assert found["at_floor"].value == 1
     assert found["recovered_up"].value == pytest.approx((3 / 4 + 0) / 2)
@@ -57,7 +59,7 @@ def test_recovered_compute_is_read_against_floor_and_ceiling() -> None:
     assert found["recovered_up_pooled"].value == pytest.approx((3 - 6) / (4 + 0 + 10))
     assert found["recovered_down_pooled"].value == pytest.approx((6 - 3) / (6 + 10 + 0))
     assert found["macs_ratio_max"].value == pytest.approx(19 / 16)
-    everything = metrics.compute(scores(np.ones((1, 4, 3))), scores(np.ones((1, 4, 3))), COSTS)
+    everything = metrics.compute(scores(np.ones((1, 4, 3))), scores(np.ones((1, 4, 3))), COSTS, LAYOUT)
     assert everything["recovered_up"].n == 0
     assert np.isnan(everything["recovered_up"].value)
     assert everything["recovered_down"].value == 0
@@ -69,7 +71,7 @@ def test_ratio_stays_between_floor_and_ceiling() -> None:
     ratio = moved.macs / clean.macs
     assert (ratio >= 10 / clean.macs).all()
     assert (ratio <= 20 / clean.macs).all()
-    found = metrics.compute(clean, moved, COSTS)
+    found = metrics.compute(clean, moved, COSTS, LAYOUT)
     assert found["macs_ratio"].value == pytest.approx(ratio.mean())
     assert ratio.min() <= found["macs_ratio_p95"].value <= found["macs_ratio_max"].value == ratio.max()
 

@@ -34,4 +34,4 @@ def images() -> Tensor:
 
 
 def noise(model: ConvNetAIG, images: Tensor, draw: int = 0) -> Tensor:
-    return logistic(0, "score", torch.arange(len(images)), len(model.gates), [draw])[0]
+    return logistic(0, "score", torch.arange(len(images)), len(model.layout), [draw])[0]

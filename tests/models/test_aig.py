@@ -5,15 +5,17 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from robustbench_aig.contracts.enumeration import enumerate_graphs
+from robustbench_aig.contracts.enumeration import enumerate_routes
+from robustbench_aig.contracts.network import gating
 from robustbench_aig.contracts.noise import logistic
-from robustbench_aig.contracts.policy import Deterministic, Expected, Forced, Relaxed, Stochastic, gating
+from robustbench_aig.contracts.policy import Deterministic, Expected, Forced, Relaxed, Stochastic
+from robustbench_aig.contracts.units import Layout, Switch
 from robustbench_aig.data import load_dataset
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.architectures import ARCHITECTURES, build
 from robustbench_aig.models.gate_unit import GateUnit
-from robustbench_aig.models.macs import costs
-from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth
+from robustbench_aig.models.macs import full_macs, trunk_macs
+from robustbench_aig.models.resnet import CifarResNet, ImageNetResNet, StochasticDepth, Trunk
 from robustbench_aig.models.resolve import load_model
 from tests.models.conftest import noise, spread
 
@@ -61,7 +63,7 @@ def test_a_threshold_outside_the_unit_interval_is_refused() -> None:
 
 def test_sampled_gates_open_with_their_probability(model: ConvNetAIG, images: Tensor) -> None:
     image = images[:1].expand(4000, -1, -1, -1)
-    draws = logistic(0, "score", torch.arange(4000), len(model.gates), [0])[0]
+    draws = logistic(0, "score", torch.arange(4000), len(model.layout), [0])[0]
     with torch.no_grad():
         _, trace = model.traced(image, Stochastic(draws))
     first = trace.open[:, 0]
@@ -70,15 +72,15 @@ def test_sampled_gates_open_with_their_probability(model: ConvNetAIG, images: Te
 
 
 def test_straight_through_gradient_is_that_of_the_relaxed_sample() -> None:
-    margin = torch.linspace(-3, 3, 7)[:, None].requires_grad_()
+    margin = torch.linspace(-3, 3, 7).requires_grad_()
     draw = torch.linspace(1, -1, 7)[:, None]
-    hard = Stochastic(draw, temperature=0.7).decide(margin, 0)
-    assert set(hard.flatten().tolist()) <= {0.0, 1.0}
+    hard = Stochastic(draw, temperature=0.7).switch(0, margin)
+    assert set(hard.tolist()) <= {0.0, 1.0}
     (gradient,) = torch.autograd.grad(hard.sum(), margin)
-    soft = Relaxed(draw, temperature=0.7).decide(margin, 0)
+    soft = Relaxed(draw, temperature=0.7).switch(0, margin)
     (expected,) = torch.autograd.grad(soft.sum(), margin)
     assert torch.equal(gradient, expected)
-    assert not Stochastic(draw, "none").decide(margin, 0).requires_grad
+    assert not Stochastic(draw, "none").switch(0, margin).requires_grad
 
 
 def test_expected_policy_is_the_mean_of_all_graphs_on_a_linear_network() -> None:
@@ -90,6 +92,7 @@ def test_expected_policy_is_the_mean_of_all_graphs_on_a_linear_network() -> None
     trunk.bn1, trunk.fc = nn.BatchNorm2d(16).eval(), nn.Linear(16, 10)
     trunk.head = lambda x: trunk.fc(x.mean((2, 3)))  # type: ignore[method-assign]
     model.gates = model.gates[:1]
+    model.layout = Layout(model.layout.decisions[:1])
     images = torch.rand((5, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         starred, trace = model.traced(images, Expected())
@@ -127,8 +130,9 @@ def linear_toy(scale: float) -> ConvNetAIG:
     trunk.layer2, trunk.layer3 = nn.Sequential(), nn.Sequential()
     trunk.fc = nn.Linear(16, 10).double()
     model.gates = nn.ModuleList(GateUnit(16).double() for _ in range(5))
+    model.layout = Layout(tuple(Switch(f"layer {number}") for number in range(5)))
     for gate in model.gates:
-        gate.forward = lambda x, unit=gate: 3 * unit.fc1(x.mean((2, 3))).sum(1, keepdim=True) / 4  # type: ignore[assignment]
+        gate.forward = lambda x, unit=gate: 3 * unit.fc1(x.mean((2, 3))).sum(1) / 4  # type: ignore[assignment]
     return model.eval()
 
 
@@ -144,7 +148,7 @@ def test_aig_star_is_the_mean_over_all_graphs_to_first_order() -> None:
         model = linear_toy(scale)
         with torch.no_grad():
             starred, trace = model.traced(images, Expected())
-            found = enumerate_graphs(model, images)
+            found = enumerate_routes(model, images)
             mean = (found.log_prob.exp()[..., None] * found.logits).sum(0)
             bare, _ = model.traced(images, Forced(torch.zeros(1, 5)))
         assert 0.05 < trace.prob.std() < 0.45
@@ -158,12 +162,12 @@ def test_aig_star_is_the_mean_over_all_graphs_to_first_order() -> None:
 def test_aig_star_costs_as_much_as_the_full_network(model: ConvNetAIG, images: Tensor) -> None:
     with torch.no_grad():
         _, starred = model.traced(images, Expected())
-        _, full = model.traced(images, Forced(torch.ones(1, len(model.gates))))
+        _, full = model.traced(images, Forced(torch.ones(1, len(model.layout))))
         _, sampled = model.traced(images, Stochastic(noise(model, images)))
     assert torch.equal(starred.macs, full.macs)
-    assert starred.macs.unique().tolist() == [starred.costs.ceiling]
+    assert starred.macs.unique().tolist() == [starred.costs.extreme(model.layout, 1)]
     assert starred.executed.all()
-    assert sampled.macs.mean() < starred.costs.ceiling
+    assert sampled.macs.mean() < starred.costs.extreme(model.layout, 1)
 
 
 def test_lower_thresholds_execute_more_layers_of_a_trained_network() -> None:
@@ -244,16 +248,20 @@ def test_macs_agree_with_the_flop_counter_over_the_whole_network(name: str) -> N
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.zeros(1, *shape))
-    cost = costs(model, shape)  # type: ignore[arg-type]
-    assert cost.ceiling - cost.gates == counter.get_total_flops() / 2
+    assert full_macs(model, shape) == counter.get_total_flops() / 2
+    assert isinstance(model, Trunk)
+    floor, blocks, _ = trunk_macs(model, shape)
+    assert floor + sum(blocks) == counter.get_total_flops() / 2
 
 
 def test_trace_macs_are_floor_plus_open_branches(model: ConvNetAIG, images: Tensor) -> None:
     with torch.no_grad():
         _, trace = model.traced(images, Deterministic())
-    cost = costs(model.trunk, (3, 16, 16))
-    assert torch.equal(trace.macs, cost.floor + cost.gates + trace.open.double() @ cost.blocks)
-    assert trace.macs.max() <= cost.ceiling
+    floor, blocks, _ = trunk_macs(model.trunk, (3, 16, 16))
+    gates = sum(16 * channels + 32 for channels in (16,) * 4 + (32,) * 3 + (64,) * 2)
+    branches = torch.tensor(blocks, dtype=torch.float64)
+    assert torch.equal(trace.macs, floor + gates + trace.open.double() @ branches)
+    assert trace.macs.max() <= floor + gates + branches.sum()
 
 
 def test_imagenet_trunk_computes_what_torchvision_computes() -> None:
@@ -277,4 +285,4 @@ def test_official_gate_is_reproduced() -> None:
     z = x.sum((2, 3)) / 25
     hidden = torch.relu((z @ gate.fc1.weight.T + gate.fc1.bias) / (1 + gate.bn.eps) ** 0.5)
     beta = hidden @ gate.fc2.weight.T + gate.fc2.bias
-    assert torch.allclose(gate(x)[:, 0], beta[:, 1] - beta[:, 0], atol=1e-5)
+    assert torch.allclose(gate(x), beta[:, 1] - beta[:, 0], atol=1e-5)

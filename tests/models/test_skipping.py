@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_aig.contracts.network import costs_of
 from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
 from robustbench_aig.models import aig
 from robustbench_aig.models.aig import ConvNetAIG
-from robustbench_aig.models.fused import fuse
 from robustbench_aig.models.gate_unit import FoldedGate
-from robustbench_aig.models.macs import costs
 from tests.models.conftest import noise
 
 
@@ -22,13 +21,13 @@ def test_skipping_gives_what_multiplying_gives(model: ConvNetAIG, images: Tensor
         assert 0.1 < trace.open.mean() < 0.95
         x = model.trunk.stem(images)
         for number, block in enumerate(model.trunk.blocks):
-            x = aig._scale(block, x, trace.open[:, number])
+            x = aig.switched(block, x, trace.open[:, number])
         multiplied = model.trunk.head(x)
     assert torch.allclose(skipped, multiplied, atol=1e-5)
 
 
 def test_a_closed_block_is_not_run(model: ConvNetAIG, images: Tensor) -> None:
-    costs(model.trunk, tuple(images.shape[1:]))  # counted by a pass of its own, once per network
+    costs_of(model, tuple(images.shape[1:]))  # counted by a pass of its own, once per network
     seen = []
     hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
     with torch.no_grad():
@@ -40,8 +39,8 @@ def test_a_closed_block_is_not_run(model: ConvNetAIG, images: Tensor) -> None:
 
 
 def test_draws_that_share_their_paths_give_what_single_draws_give(model: ConvNetAIG, images: Tensor) -> None:
-    draws = logistic(0, "score", torch.arange(len(images)), len(model.gates), range(12))
-    costs(model.trunk, tuple(images.shape[1:]))
+    draws = logistic(0, "score", torch.arange(len(images)), len(model.layout), range(12))
+    costs_of(model, tuple(images.shape[1:]))
     seen: list[int] = []
     hooks = [block.conv2.register_forward_hook(lambda m, i, o: seen.append(len(o))) for block in model.trunk.blocks]
     logits, trace = model.sampled(images, draws)
@@ -88,14 +87,14 @@ def test_skipping_has_the_input_gradient_of_multiplying(
 
 
 class Cut(Forced):
-    """Forced gates that are not known to be hard, so that branches are multiplied instead of skipped."""
+    """Forced decisions that are no bool, so that branches are multiplied instead of skipped."""
 
-    hard = False
+    def _bits(self, bits: Tensor, like: Tensor) -> Tensor:
+        return bits.to(like.dtype)
 
 
 def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvNetAIG, images: Tensor) -> None:
-    folded = fuse(model)
-    assert isinstance(folded, ConvNetAIG)
+    folded = model.fused()
     assert all(isinstance(gate, FoldedGate) for gate in folded.gates)
     with torch.no_grad():
         logits, trace = model.traced(images, Deterministic(0.4))
@@ -104,45 +103,7 @@ def test_folded_gates_and_networks_give_the_same_margins_and_logits(model: ConvN
             assert torch.allclose(again, logits, atol=1e-4)
             assert torch.allclose(retrace.margin, trace.margin, atol=1e-4)
             assert torch.equal(retrace.open, trace.open)
-    assert fuse(folded).gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
-
-
-@pytest.mark.parametrize("folded", [False, True])
-def test_an_image_alone_is_what_it_is_among_others(model: ConvNetAIG, images: Tensor, folded: bool) -> None:
-    network = fuse(model) if folded else model
-    assert isinstance(network, ConvNetAIG)
-    draws, everyone = noise(network, images), slice(None)
-    policies = (
-        lambda rows: Deterministic(0.4),
-        lambda rows: Stochastic(draws[rows]),
-        lambda rows: Forced((draws[rows] > 0).float()),
-    )
-    with torch.no_grad():
-        for policy in policies:
-            logits, trace = network.traced(images, policy(everyone))
-            assert 0 < trace.open.mean() < 1
-            for own in (slice(number, number + 1) for number in range(len(images))):
-                alone, single = network.traced(images[own], policy(own))
-                assert torch.equal(single.open, trace.open[own])
-                assert torch.allclose(single.margin, trace.margin[own], atol=1e-5)
-                assert torch.allclose(alone, logits[own], atol=1e-5)
-
-
-def test_a_closed_block_leaves_the_next_gate_nothing_to_read(model: ConvNetAIG, images: Tensor) -> None:
-    """Folded gates pool the features once per block that changed them; the margins stay those of reading each time."""
-    folded = fuse(model)
-    assert isinstance(folded, ConvNetAIG)
-    graph = [1, 0, 0, 0, 1, 0, 0, 0, 0]  # the blocks at 3 and 6 halve the resolution, so they change what is read
-    pooled: list[int] = []
-    for number, gate in enumerate(folded.gates):
-        gate.register_forward_hook(lambda *_, number=number: pooled.append(number))
-    for batch in (images, images[:1]):
-        pooled.clear()
-        with torch.no_grad():
-            read = folded.traced(batch, Forced(torch.tensor([graph])))[1].margin
-            expected = model.traced(batch, Forced(torch.tensor([graph])))[1].margin
-        assert pooled == [0, 1, 4, 5, 7]
-        assert torch.allclose(read, expected, atol=1e-4)
+    assert folded.fused().gates[0].weight.equal(folded.gates[0].weight)  # type: ignore[union-attr, index, operator]
 
 
 def test_skipping_leaves_the_images_as_they_were(model: ConvNetAIG, images: Tensor) -> None:

@@ -30,7 +30,7 @@ def test_card_is_complete_and_weights_are_small(name: str) -> None:
     assert card.provenance["versions"]["torch"]
     assert {"test", "validation"} <= card.accuracy.keys()
     assert (ZOO / name / "weights.safetensors").stat().st_size <= 2_000_000
-    assert bool(model.gates) == ("stochastic" in card.execution_rate)
+    assert bool(model.units) == ("stochastic" in card.execution_rate)
 
 
 @pytest.mark.data

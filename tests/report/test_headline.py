@@ -1,5 +1,7 @@
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from robustbench_aig.report import read_run
@@ -62,3 +64,18 @@ def test_only_suitable_attacks_make_a_bound(
     found = headlines(read_run(write(tmp_path / "run", Population(40, 5, (4,)), cells)))
     assert {(entry.row["gating"], entry.row["defense"]) for entry in found if entry.robust} == bounds
     assert all(entry.claim.startswith("robust accuracy ≤") == entry.robust for entry in found)
+
+
+def test_a_budget_under_another_label_is_the_same_budget(run_folder: Path, tmp_path: Path) -> None:
+    """Runs of older versions keep the label that the user wrote: ``16/510`` is 8/255."""
+    renamed = tmp_path / "renamed"
+    shutil.copytree(run_folder, renamed)
+    table = (renamed / "summary.csv").read_text().replace("8/255", "16/510")
+    (renamed / "summary.csv").write_text(table)
+    for file in renamed.glob("cells/*/samples.parquet"):
+        samples = pd.read_parquet(file)
+        samples["eps_label"] = samples["eps_label"].replace("8/255", "16/510")
+        samples.to_parquet(file)
+    plain, other = headlines(read_run(run_folder)), headlines(read_run(renamed))
+    assert [entry.found for entry in other] == [entry.found for entry in plain]
+    assert {entry.row["eps_label"] for entry in other} == {"16/510"}

@@ -86,11 +86,36 @@ def test_other_schema_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, "", "\n"])
 def test_a_run_without_a_finished_cell_says_so(copy: Path, content: str | None) -> None:
+    shutil.rmtree(copy / "cells")
     (copy / "summary.csv").unlink()
     if content is not None:
         (copy / "summary.csv").write_text(content)
     with pytest.raises(Prerequisite, match="no cell"):
         read_run(copy)
+    document = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**document, "failed": {"a cell": "RuntimeError: no such layer"}}))
+    with pytest.raises(Prerequisite, match=r"no cell of .* is finished \(RuntimeError: no such layer\)"):
+        read_run(copy)
+
+
+def test_a_sweep_that_was_stopped_is_read_from_its_finished_cells(copy: Path) -> None:
+    whole = read_run(copy)
+    before = {file.name: file.read_bytes() for file in copy.glob("*.csv")}
+    for name in before:
+        (copy / name).unlink()
+    derived = read_run(copy)
+    for name in ("summary", "execution", "gates"):
+        pd.testing.assert_frame_equal(getattr(derived, name), getattr(whole, name))
+    assert not list(copy.glob("*.csv"))
+    last = whole.cells[-1]["id"]
+    whole.summary[whole.summary["cell"] != last].to_csv(
+        copy / "summary.csv", index=False
+    )  # written before the last cells were added
+    assert last in set(read_run(copy).summary["cell"])
+    shutil.rmtree(copy / "cells" / last)
+    stopped = read_run(copy)
+    assert last not in set(stopped.summary["cell"])
+    assert stopped.unfinished == 1
 
 
 def test_damaged_samples_are_a_user_error(copy: Path) -> None:

@@ -38,6 +38,9 @@ def write(run: Run, folder: Path, groups: Sequence[str] = ()) -> Iterator[Path]:
         yield save(compute(run), folder / "compute.png")
     if crossed(run):
         yield save(mediation(run), folder / "mediation.png")
+    names: dict[str, str] = {}
     for group in dict.fromkeys(groups):
         name = re.sub(r"[^\w]+", "-", group)
+        while names.setdefault(name, group) != group:  # "a b" and "a-b" are two groups
+            name += "-"
         yield save(execution(run, group), folder / f"execution-{name}.png")

@@ -52,6 +52,7 @@ _STYLE: Any = {
     "ytick.color": "#4A4F57",
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # names of models, classes and runs may hold dollars
 }
 
 

@@ -65,7 +65,6 @@ def see(model: ConvNetAIG) -> Callable[..., Target]:
 
     def make(gating: str, count: int = N, network: torch.nn.Module = model, **options: object) -> Target:
         ids = torch.arange(count)
-        gates = len(getattr(network, "gates", ()))
-        return Target(network, Gating.parse(gating), gates, ids, ids, Passes.none(count), 0, **options)  # type: ignore[arg-type]
+        return Target(network, Gating.parse(gating), ids, ids, Passes.none(count), 0, **options)  # type: ignore[arg-type]
 
     return make

@@ -14,7 +14,9 @@ from attacks.gates.joint import Joint
 from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.errors import UsageError
 from robustbench_aig.experiments.estimators import compare
-from tests.attacks.gates.conftest import N
+from robustbench_aig.models.aig import ConvNetAIG
+from robustbench_aig.models.resnet import CifarResNet
+from tests.attacks.gates.conftest import CLASSES, N
 
 See = Callable[..., Target]
 
@@ -78,7 +80,8 @@ def test_a_defence_that_the_attacker_knows_is_enumerated_through(see: See, image
 
 
 def test_exact_enumeration_is_refused_beyond_its_limit(see: See) -> None:
-    deep = replace(see("stochastic"), gates=18)
+    torch.manual_seed(0)
+    deep = see("stochastic", network=ConvNetAIG(CifarResNet(38, classes=CLASSES)).eval())
     assert resolve("auto", deep) == "straight-through"
-    with pytest.raises(UsageError, match="up to 10 gates, this model has 18"):
+    with pytest.raises(UsageError, match="up to 1024 routes, this model has 262,144"):
         resolve("exact", deep)

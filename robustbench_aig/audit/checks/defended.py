@@ -7,25 +7,41 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robustbench_aig.audit.cells import defended
-from robustbench_aig.audit.check import Result
+from robustbench_aig.audit.cells import defended, partners
+from robustbench_aig.audit.check import Result, check
+from robustbench_aig.audit.checks.randomness import static_gap
 from robustbench_aig.audit.context import Context
-from robustbench_aig.audit.pairs import partners
-from robustbench_aig.audit.randomness import static_gap
+from robustbench_aig.audit.text import difference
 from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.statistics.comparisons import strongest_difference
 
 
+@check(
+    id="D1",
+    title="defence gap",
+    tier="core",
+    cost="free",
+    threshold="the interval",
+    sound="no accuracy comes from the defence's missing gradient.",
+)
 def gap(context: Context) -> Iterator[Result]:
-    """D1: how much of the static number is the defence's missing gradient: static minus adaptive."""
+    """How much of the static number is the defence's missing gradient: static minus adaptive."""
     for contestant in context.steady:
         if defended(contestant.clean):
             yield from static_gap(context, contestant, "the missing gradient of the defence", "--attacker adaptive")
 
 
+@check(
+    id="D2",
+    title="surrogate parity",
+    tier="core",
+    cost="4 F per path",
+    threshold="38 dB; 90 % of classes",
+    sound="surrogates look like the defence.",
+)
 def parity(context: Context) -> Iterator[Result]:
-    """D2: surrogates that replace the defence in the forward pass look like it, to the eye and to the model."""
+    """Surrogates that replace the defence in the forward pass look like it, to the eye and to the model."""
     for contestant in context.steady:
         if not defended(contestant.clean):
             continue
@@ -42,8 +58,7 @@ def parity(context: Context) -> Iterator[Result]:
             decibels = 99.0 if error == 0 else min(99.0, -10 * math.log10(error))
             text = (
                 f"surrogate '{path}' is {decibels:.1f} dB from the real defence, and the model agrees on "
-                f"{agreement:.0%} of the images: "
-                "attacks through it aim elsewhere; read the other paths."
+                f"{agreement:.0%} of the images: attacks through it aim elsewhere; read the other paths."
             )
             yield Result("WARN" if decibels < 38 or agreement < 0.9 else "PASS", text, cell.id, decibels, 38.0)
 
@@ -58,8 +73,16 @@ def _parity(target: Target, images: Tensor) -> Tensor:
     return torch.stack([error, (classes[0] == classes[1]).float()], 1)
 
 
+@check(
+    id="D3",
+    title="codec",
+    tier="core",
+    cost="free",
+    threshold="golden hash",
+    sound="the codec gives the tested pixels.",
+)
 def codec(context: Context) -> Iterator[Result]:
-    """D3: the codec is the one that this suite was tested with."""
+    """The codec is the one that this suite was tested with."""
     seen = set()
     for contestant in context.steady:
         defense = contestant.clean.defense
@@ -70,8 +93,16 @@ def codec(context: Context) -> Iterator[Result]:
         yield Result("WARN" if warning else "PASS", str(warning or ""), contestant.clean.id)
 
 
+@check(
+    id="D4",
+    title="gain of the defence",
+    tier="core",
+    cost="free",
+    threshold="the interval",
+    sound="the defence raises accuracy under attack.",
+)
 def net_gain(context: Context) -> Iterator[Result]:
-    """D4: does the model withstand more behind the defence than without it, against the attacker who knows most?"""
+    """Does the model withstand more behind the defence than without it, against the attacker who knows most?"""
     for contestant in context.steady:
         if not defended(contestant.clean):
             continue
@@ -85,11 +116,8 @@ def net_gain(context: Context) -> Iterator[Result]:
         ]
         for cell, other in partners(contestant, bare[0]) if bare else ():
             gain, number = strongest_difference(context.correct(cell), context.correct(other))
-            label = cell.epsilons[number].label
-            if gain.lo > 0:
-                yield Result("PASS", "", cell.id, gain.value, 0.0)
-            else:
-                text = (
-                    f"the model withstands no more with the defence than without ({gain.value:+.1%} at most, {label})."
-                )
-                yield Result("INFO", text, cell.id, gain.value, 0.0)
+            text = (
+                f"at {cell.epsilons[number].label}, where the defence is most ahead, accuracy with it differs from "
+                f"that without it by {difference(gain)}: no gain is shown."
+            )
+            yield Result("PASS" if gain.lo > 0 else "INFO", text, cell.id, gain.value, 0.0)
