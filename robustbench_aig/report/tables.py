@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from robustbench_aig.contracts.columns import Column
+from robustbench_aig.contracts.columns import Column, Unit
 from robustbench_aig.engine.columns import SUMMARY
 from robustbench_aig.gates.measures import MEASURES
 from robustbench_aig.report import text
@@ -58,33 +58,31 @@ class Table:
     note: str = ""
 
 
-def shown(value: float, lo: float, hi: float) -> Shown:
-    """A share in per cent with its interval."""
-    span = "" if pd.isna(lo) else f"{text.percent(lo)}\N{EN DASH}{text.percent(hi)}"
-    return Shown(text.percent(value), span, value)
-
-
-def entry(column: Column[Any], values: Mapping[Any, Any], interval: bool) -> Shown:
-    """The value of a column, beside the one before the attack, and its interval, ``lo`` to ``hi``."""
-    value = values.get(column.name)
+def shown(value: float, lo: float, hi: float, unit: Unit = "share", before: float | None = None) -> Shown:
+    """A number in its unit, with its interval if it has one, or beside the one before the attack."""
     if value is None or pd.isna(value):
-        return Shown(text.write(math.nan, column.unit), key=-1.0)
-    words = [text.write(values[name], column.unit) for name in (column.before, column.name) if name]
-    has = interval and len(words) == 1 and pd.notna(values["lo"])
-    span = "\N{EN DASH}".join(text.write(values[end], column.unit) for end in ("lo", "hi")) if has else ""
-    return Shown(" → ".join(words), span, value)
+        return Shown(text.NONE if unit != "text" else "", key=-1.0)
+    if before is not None:
+        return Shown(f"{text.write(before, unit)} → {text.write(value, unit)}", key=value)
+    span = "" if pd.isna(lo) else f"{text.write(lo, unit)}\N{EN DASH}{text.write(hi, unit)}"
+    return Shown(text.write(value, unit), span, value)
 
 
 def numbers(columns: Sequence[Column[Any]], row: Mapping[Any, Any]) -> list[Shown]:
     """What a row of ``summary.csv`` says in some columns."""
-    return [entry(column, row, "lo" in column.names) for column in columns]
+    ends = [(row["lo"], row["hi"]) if "lo" in column.names else (math.nan, math.nan) for column in columns]
+    return [_of(column, row, end) for column, end in zip(columns, ends, strict=True)]
 
 
 def measured(columns: Sequence[Column[Any]], found: pd.DataFrame) -> list[Shown]:
     """What the measures of an attack say, of :meth:`.Run.measures`."""
-    values = dict(found["value"])
-    ends = {column.name: found.loc[column.name].to_dict() for column in columns if column.name in values}
-    return [entry(column, values | {**ends.get(column.name, {}), "value": 0}, True) for column in columns]
+    values, ends = dict(found["value"]), found[["lo", "hi"]].T.to_dict("list")
+    return [_of(column, values, ends.get(column.name, (math.nan, math.nan))) for column in columns]
+
+
+def _of(column: Column[Any], values: Mapping[Any, Any], ends: Sequence[float]) -> Shown:
+    before = None if column.before is None else values.get(column.before, math.nan)
+    return shown(values.get(column.name, math.nan), ends[0], ends[1], column.unit, before)
 
 
 def accuracy(run: Run) -> Iterator[Table]:
@@ -182,14 +180,8 @@ def layers(run: Run) -> Iterator[Table]:
             shift = f"{text.points(row['shift'])} [{text.points(row['lo'])}, {text.points(row['hi'])}]"
             shares = [Shown(text.percent(row[name]), key=row[name]) for name in _RATES]
             rows.append(([f"{row['layer']} · {row['block']}"], [*shares, Shown(shift, key=row["shift"])]))
-        title = f"execution rates · {curve.contestant} · {attack_of(curve)}"
-        yield Table(
-            title,
-            ("unit",),
-            (*_RATES.values(), "shift, points [95 %]"),
-            rows,
-            f"{images}, in per cent, at the largest ε.",
-        )
+        title, note = f"execution rates · {curve.contestant} · {attack_of(curve)}", f"{images}, %, at the largest ε."
+        yield Table(title, ("unit",), (*_RATES.values(), "shift, points [95 %]"), rows, note)
 
 
 def settings(title: str, values: Mapping[str, Any]) -> Table:

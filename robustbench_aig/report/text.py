@@ -16,9 +16,7 @@ NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 def write(value: Any, unit: Unit) -> str:
     """A value of a table in its unit; a dash where there is none."""
-    if pd.isna(value):
-        return NONE if unit != "text" else ""
-    return str(_WRITERS[unit](value))
+    return NONE if pd.isna(value) else _WRITERS[unit](value)
 
 
 def percent(fraction: float) -> str:
