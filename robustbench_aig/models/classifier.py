@@ -83,7 +83,9 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     before = images.clone()
     try:
         output: Any = classifier.network(images)
-    except Exception as error:  # whatever somebody else's network raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever somebody else's network raises
         many, shape = len(images), "x".join(str(size) for size in images.shape[1:])
         raise UserError(
             f"model '{name}' cannot take {many} images of {shape} ({described(error)}); "

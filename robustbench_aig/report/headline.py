@@ -92,7 +92,7 @@ def worst_cases(run: Run) -> Iterator[Headline]:
 
 
 def _interval(row: pd.Series) -> Interval:
-    return Interval(row["accuracy"], row["lo"], row["hi"], "")
+    return Interval(float(row["accuracy"]), float(row["lo"]), float(row["hi"]), "")
 
 
 def _is_common(entry: Headline) -> bool:
