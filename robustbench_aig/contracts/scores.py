@@ -18,7 +18,7 @@ class Scores:
         vote: (N,) int16, the class of the largest mean softmax over the draws with finite logits; NO_CLASS without any.
         nonfinite: (N,) uint16, in how many draws logits were NaN or infinite.
         open: (S, N, L) bool, whether a block ran (under AIG* all do); L = 0 without gates.
-        prob: (N, L) float32 mean chance of being open.
+        prob: (N, L) float32 mean chance of running, 0 in draws that do not reach the unit.
         macs: (N,) float64 mean multiply-adds; NaN without gates.
     """
 

@@ -98,7 +98,7 @@ def test_confidence_can_be_the_networks_own(network: EarlyExits) -> None:
         features: Tensor = own.stages[0](batch)
         return features
 
-    trace = Early().eval().traced(images(), Deterministic())[1]
+    trace = Early().eval().traced(images(), Deterministic(0.5))[1]
     assert torch.equal(trace.open[:, 0] == 0, images().mean((1, 2, 3)) >= 0.3)
     assert (trace.open[:, 1] == 0).all()
 
@@ -169,7 +169,7 @@ def test_what_is_asked_behind_an_exit_is_about_those_that_went_on() -> None:
         ask.switch(x[:, 0])
 
     with pytest.raises(ValueError, match=r"'b' is asked for 8 images, and \d reach it"):
-        Asks([Exit("a"), Switch("b")], asks).traced(images(), Deterministic())
+        Asks([Exit("a"), Switch("b")], asks).traced(images(), Deterministic(0.5))
 
 
 @pytest.mark.parametrize(
