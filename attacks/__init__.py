@@ -33,8 +33,10 @@ def make(specification: str, **defaults: Any) -> "Attack":
         defaults: parameters set unless the specification sets them, such as ``norm``; what an attack lacks is left out.
 
     Raises:
-        UsageError: an unknown name or parameter, or a bad value.
+        UsageError: an unknown name or parameter, a bad value, or a norm that the attack does not work in.
         Prerequisite: there is no such file.
         UserError: somebody else's class cannot be loaded or used.
     """
-    return registry.make(specification, **defaults)
+    made = registry.make(specification, **defaults)
+    made.check_norm()
+    return made

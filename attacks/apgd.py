@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from attacks.common.losses import Average, Loss
-from attacks.common.norms import direction, normal, per_image, project, size, uniform
+from attacks.common.norms import climb, normal, per_image, project, random_point, size, uniform
 from attacks.common.search import Run, Search, Stepwise, at_least
-from robustbench_aig.contracts.attack import Norm
+from robustbench_aig.contracts.norms import Norm
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
@@ -51,7 +51,7 @@ class _State:
             setattr(self, name, tensor[index])
 
 
-@register("apgd", "Auto-PGD; loss=dlr for APGD-DLR", paper="Croce and Hein 2020")
+@register("apgd", "Auto-PGD; loss=dlr for APGD-DLR", paper="Croce and Hein 2020", norms=("linf", "l2", "l1"))
 @dataclass(frozen=True, kw_only=True)
 class APGD(Stepwise):
     """Auto-PGD, whose only parameter is how long it runs.
@@ -106,6 +106,8 @@ def ascend(
 
 
 def _start(target: Target, clean: Tensor, budget: float, norm: Norm, restart: int) -> Tensor:
+    if norm == "l1":
+        return random_point(target, clean, budget, norm, restart)
     offset = 2 * uniform(target, clean, restart) - 1 if norm == "linf" else normal(target, clean, restart)
     return (clean + budget * offset / size(offset, norm)).clamp(0, 1)
 
@@ -156,6 +158,6 @@ def _review(state: _State, enough: float) -> None:
 
 def _step(state: _State, clean: Tensor, budget: float, norm: Norm, weight: float) -> None:
     points, inertia = state.points, state.points - state.previous
-    ahead = project(points + per_image(state.step) * direction(state.gradient, norm), clean, budget, norm)
+    ahead = project(climb(points, state.gradient, per_image(state.step), norm), clean, budget, norm)
     mixed = points + weight * (ahead - points) + (1 - weight) * inertia
     state.previous, state.points = points, project(mixed, clean, budget, norm)

@@ -12,7 +12,9 @@ from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register("apgd-t", "Auto-PGD towards the likeliest wrong classes", paper="Croce and Hein 2020")
+@register(
+    "apgd-t", "Auto-PGD towards the likeliest wrong classes", paper="Croce and Hein 2020", norms=("linf", "l2", "l1")
+)
 @dataclass(frozen=True, kw_only=True)
 class APGDT(Stepwise):
     """Auto-PGD on the targeted DLR loss; success is any wrong class (or the goal's).

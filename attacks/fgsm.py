@@ -8,16 +8,22 @@ import torch
 from torch import Tensor
 
 from attacks.common.losses import Aim, Average, Goal, Loss, check_loss
-from attacks.common.norms import direction
+from attacks.common.norms import climb
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register("fgsm", "one gradient step, one gradient for all budgets", paper="Goodfellow et al. 2015")
+@register(
+    "fgsm",
+    "one gradient step, one gradient for all budgets",
+    paper="Goodfellow et al. 2015",
+    norms=("linf", "l2", "l1"),
+)
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    """One step of full size along the gradient: ``clamp(x + eps sign(g), 0, 1)`` in Linf, ``g / |g|`` in L2.
+    """One step of full size along the gradient: ``clamp(x + eps sign(g), 0, 1)`` in Linf, ``g / |g|`` in L2, and in L1
+    shared by the values of the largest gradients.
 
     All budgets share one gradient, so a sweep costs one forward and one backward pass per image (and draw).
 
@@ -39,5 +45,4 @@ class FGSM(Attack):
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         aim = Aim.of(self.goal, target, images, labels)
         _, gradient, _ = target.gradient(images, aim.objective(self.loss, self.average))
-        unit = direction(gradient, self.norm)
-        return torch.stack([(images + budget * unit).clamp(0, 1) for budget in budgets])
+        return torch.stack([climb(images, gradient, budget, self.norm).clamp(0, 1) for budget in budgets])

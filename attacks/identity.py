@@ -11,7 +11,13 @@ from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register("identity", "leaves images as they are: the null control", access="none", aims_at="nothing")
+@register(
+    "identity",
+    "leaves images as they are: the null control",
+    access="none",
+    aims_at="nothing",
+    norms=("linf", "l2", "l1", "l0"),
+)
 @dataclass(frozen=True, kw_only=True)
 class Identity(Attack):
     """Returns the clean images for every budget and spends no pass."""

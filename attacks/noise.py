@@ -7,20 +7,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.common.norms import direction, normal, uniform
+from attacks.common.norms import random_direction, uniform
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
 
 
-@register("noise", "random directions of full size", access="none")
+@register("noise", "random directions of full size", access="none", norms=("linf", "l2", "l1"))
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """One random direction per image, scaled to every budget; spends no pass.
 
     Attributes:
-        kind: ``sign`` (corners of the Linf ball; L2: uniform on the sphere) or ``uniform`` (anywhere in the cube;
-            L2: in the ball, at uniform radius).
+        kind: ``sign`` (corners of the Linf ball; L2 and L1: uniform on the sphere) or ``uniform`` (anywhere in the
+            cube; L2 and L1: in the ball, at uniform radius).
         draw: which direction; another number gives another.
     """
 
@@ -38,7 +38,7 @@ class Noise(Attack):
             unit = 2 * uniform(target, images, self.draw) - 1
             unit = unit.sign() if self.kind == "sign" else unit
         else:
-            unit = direction(normal(target, images, self.draw), "l2")
+            unit = random_direction(target, images, self.norm, self.draw)
             if self.kind == "uniform":
                 unit = unit * target.uniform(1, self.draw).view(-1, 1, 1, 1)
         return torch.stack([(images + budget * unit).clamp(0, 1) for budget in budgets])

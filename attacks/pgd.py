@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.common.losses import Aim, Average, Loss
-from attacks.common.norms import direction, project, random_point
+from attacks.common.norms import climb, project, random_point
 from attacks.common.search import Run, Search, Stepwise, at_least
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.registry import register
@@ -18,7 +18,7 @@ IN_HALF = 0.8
 images that hang on the last digits of their gradient were lost; with the last fifth in float32, none."""
 
 
-@register("pgd", "projected gradient steps with restarts", paper="Madry et al. 2018")
+@register("pgd", "projected gradient steps with restarts", paper="Madry et al. 2018", norms=("linf", "l2", "l1"))
 @dataclass(frozen=True, kw_only=True)
 class PGD(Stepwise):
     """Steps along the gradient, projected into the ball after each.
@@ -116,4 +116,4 @@ class PGD(Stepwise):
             scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
             gradient = velocity = gradient / scale + self.momentum * velocity
         size = self.rel_step * budget if self.step is None else self.step
-        return project(points + size * direction(gradient, self.norm), clean, budget, self.norm), velocity
+        return project(climb(points, gradient, size, self.norm), clean, budget, self.norm), velocity

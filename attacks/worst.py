@@ -26,7 +26,9 @@ def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequ
                 search.measure(part.rows, found)
 
 
-@register("worst", "worst case over attacks: attacks=fgsm+pgd", paper="Carlini et al. 2019")
+@register(
+    "worst", "worst case over attacks: attacks=fgsm+pgd", paper="Carlini et al. 2019", norms=("linf", "l2", "l1", "l0")
+)
 @dataclass(frozen=True, kw_only=True)
 class Worst(Searching):
     """Runs attacks one after the other, each on what the ones before have left; keeps the best image of each.

@@ -11,8 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import torch
-
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from benchmarks.measure import OURS, Row, compare
@@ -20,12 +18,14 @@ from benchmarks.subject import EPSILONS, Subject
 from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.network import frozen
+from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.target import Passes
 from robustbench_aig.engine.attackers import paths
+from robustbench_aig.engine.batches import Batch
+from robustbench_aig.engine.crossing import cross
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.engine.sweep import DEFAULT_BATCH, sweep
-from robustbench_aig.gates.mediation import cross
 from robustbench_aig.registry import register
 
 DRAWS = 10
@@ -95,13 +95,12 @@ def _passes(settings: Settings) -> Callable[[], None]:
 
     def answer() -> None:
         with frozen(clean.model.network):
-            for index in torch.arange(len(data)).split(DEFAULT_BATCH[device.type]):
-                images = data.images(index).to(device, memory_format=torch.channels_last)
-                labels, ids = data.labels[index].to(device), data.ids[index].to(device)
-                before = score_cell(clean, images, labels, ids)
-                _, target = next(paths(attacked, ids, Passes.none(len(ids), device)))
-                for batch in attack(target, images, labels, budgets):
-                    after = score_cell(attacked, batch, labels, ids)
-                    cross(attacked, images, batch, labels, ids, before, after)
+            for rows in even(len(data), DEFAULT_BATCH[device.type]):
+                batch = Batch.of(data, rows, device, clean.model.memory_format)
+                before = score_cell(clean, batch.images, batch.labels, batch.ids)
+                _, target = next(paths(attacked, batch.ids, Passes.none(len(batch), device)))
+                for images in attack(target, batch.images, batch.labels, budgets):
+                    after = score_cell(attacked, images, batch.labels, batch.ids)
+                    cross(attacked, batch, images, before, after)
 
     return answer

@@ -27,8 +27,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from robustbench_aig.errors import UsageError, UserError, unknown
-from robustbench_aig.user_code import brief, digest, need_file, run_file
+from robustbench_aig.errors import UsageError, UserError, described, unknown
+from robustbench_aig.user_code import need_file, run_file
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -132,16 +132,11 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         if not self.origin:
             return getattr(importlib.import_module(module), attribute)
-        if module.endswith(".py"):
-            loaded = run_file(Path(module))
-            if not hasattr(loaded, attribute):
-                raise UserError(f"{module} has no class '{attribute}'; name one that it has.")
-            return getattr(loaded, attribute)
         try:
             return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
             raise UserError(
-                f"'{self.name}' of {self.origin} cannot be loaded ({brief(error)}); mend or remove that package."
+                f"'{self.name}' of {self.origin} cannot be loaded ({described(error)}); mend or remove that package."
             ) from error
 
 
@@ -251,8 +246,8 @@ class Registry(Generic[T]):
 
     def _adopted(self, entry: Entry) -> Any:
         """Somebody else's class under the entry's name, once it is known to be of the right shape. One from a file has
-        the file's hash in its settings."""
-        of, cls = f"'{entry.name}' of {entry.origin}", entry.load()
+        the hash of its code in its settings."""
+        of, (cls, code) = f"'{entry.name}' of {entry.origin}", _borrowed(entry)
         module, _, attribute = self.base.partition(":")
         base = getattr(importlib.import_module(module), attribute)
         if not isinstance(cls, type) or not issubclass(cls, base):
@@ -263,9 +258,8 @@ class Registry(Generic[T]):
         if _fields(cls) != set(inspect.signature(cls).parameters):
             raise UserError(f"{of} must be a frozen dataclass, whose fields are its parameters; leave __init__ out.")
         cls.name = entry.name  # type: ignore[attr-defined]
-        path = entry.target.rpartition(":")[0]
-        if path.endswith(".py") and not hasattr(cls.settings, "code"):  # type: ignore[attr-defined]
-            _sign(cls, digest(Path(path)))
+        if code:
+            _sign(cls, code)
         return cls
 
     def _build(self, cls: Any, entry: Entry, specification: str, arguments: str, defaults: Mapping[str, Any]) -> T:
@@ -293,7 +287,7 @@ class Registry(Generic[T]):
         except Exception as error:
             if not entry.origin:
                 raise
-            raise UserError(f"'{entry.name}' of {entry.origin} raised {brief(error)}; mend its class.") from error
+            raise UserError(f"'{entry.name}' of {entry.origin} raised {described(error)}; mend its class.") from error
         if entry.origin:
             try:
                 json.dumps(made.settings())  # type: ignore[attr-defined]
@@ -328,15 +322,25 @@ def _fields(cls: Any) -> set[str] | None:
     return {field.name for field in dataclasses.fields(cls) if field.init} if dataclasses.is_dataclass(cls) else None
 
 
+def _borrowed(entry: Entry) -> tuple[Any, str]:
+    """What an entry of somebody else names, and the hash of its code where it is in a file."""
+    path, _, attribute = entry.target.rpartition(":")
+    if not path.endswith(".py"):
+        return entry.load(), ""
+    module, code = run_file(Path(path))
+    if not hasattr(module, attribute):
+        raise UserError(f"{path} has no class '{attribute}'; name one that it has.")
+    return getattr(module, attribute), code
+
+
 def _sign(cls: Any, code: str) -> None:
-    """Add the hash of the file that holds a class to the settings that it gives."""
+    """Add the hash of a class's code to the settings that it gives."""
     own = cls.settings
 
     def settings(self: Any) -> dict[str, Any]:
         """The class's own settings, and the SHA-256 of its file."""
         return {**own(self), "code": code}
 
-    settings.code = code  # type: ignore[attr-defined]
     cls.settings = settings
 
 

@@ -137,12 +137,16 @@ def test_an_attack_of_a_file(mine: Path) -> None:
     images = torch.full((2, 1, 2, 2), 0.5)
     (found,) = made(target(2), images, torch.zeros(2, dtype=torch.int64), [0.2])
     assert torch.allclose(found, images + 0.1)
-    assert made == attacks.make(f"{path}:Brighter:share=0.5", norm="l2")
+    assert attacks.make(f"{path}:Brighter:share=0.5", norm="l2").settings() == made.settings()
     code = made.settings()["code"]
     path.write_text(ATTACK.replace("Adds a share", "Adds some share"))
     changed = attacks.make(f"{path}:Brighter:share=0.5", norm="l2").settings()
     assert changed["code"] != code
     assert {**changed, "code": code} == made.settings()
+    (mine / "beside.py").write_text("FACTOR = 2\n")
+    doubled = attacks.make(f"{path}:Brighter:share=0.5")
+    assert torch.allclose(doubled(target(2), images, torch.zeros(2, dtype=torch.int64), [0.2]), images + 0.2)
+    assert doubled.settings()["code"] not in (code, changed["code"])
 
 
 def test_a_defence_of_a_file_alone_and_among_others(mine: Path) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from attacks.common.norms import TINY, project, size
 from attacks.common.search import Part, Search, Searching
-from robustbench_aig.contracts.attack import Norm
 from robustbench_aig.contracts.margin import margin
+from robustbench_aig.contracts.norms import Norm
 
 
 class Smallest:

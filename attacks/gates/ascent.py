@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.common.norms import direction, per_image, project
 from attacks.gates.estimators import Estimate, Estimator, estimate, judge
 from attacks.gates.objectives import Goal
-from robustbench_aig.contracts.attack import Norm
+from robustbench_aig.contracts.norms import Norm
 from robustbench_aig.contracts.target import Target
 
 FIRST_STEP = 0.125

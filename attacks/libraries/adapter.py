@@ -9,7 +9,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,19 +19,16 @@ from torch import Tensor, nn
 from attacks.common.norms import per_image
 from attacks.libraries.capability import Capability, Request
 from robustbench_aig.contracts.attack import Attack
-from robustbench_aig.contracts.crafting import SLACK
 from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.margin import finite
 from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.noise import uniform
+from robustbench_aig.contracts.norms import size, tolerance
 from robustbench_aig.contracts.target import Target
 from robustbench_aig.errors import UsageError
 
 _SHARED = -1
 """The image id that names the noise which all images of a call share; no image has it."""
-
-_MOVED = 1e-6
-"""A value that moved by less has not changed, as L0 counts."""
 
 _SEEDS = 1_000_003
 """A draw number of random starts, for the seeds of the libraries' own generators; no attack uses as many draws."""
@@ -159,7 +156,6 @@ class LibraryAttack(Attack):
     see.
 
     Attributes:
-        norm: of the perturbation; beyond ``linf`` and ``l2`` also ``l1``, and ``l0``, which counts values.
         request: what was asked for.
         version: of the library.
     """
@@ -168,7 +164,6 @@ class LibraryAttack(Attack):
 
     request: Request
     version: str
-    norm: Any = field(default="linf")
 
     def __post_init__(self) -> None:
         capability = self.request.capability
@@ -242,7 +237,8 @@ class LibraryAttack(Attack):
 
     def _within(self, found: Tensor, clean: Tensor, budget: float) -> Tensor:
         found = found.clamp(0, 1)
-        beyond = size(found - clean, self.norm) > budget + SLACK  # false for NaN, which is handed on
+        most = budget + tolerance(self.norm, clean[0].numel())
+        beyond = size(found - clean, self.norm) > most  # false for NaN, which is handed on
         return torch.where(per_image(beyond), clean, found)
 
     def _project(self, found: Tensor, clean: Tensor, budget: float) -> Tensor:
@@ -250,7 +246,8 @@ class LibraryAttack(Attack):
         offset = found - clean
         sizes = size(offset, self.norm)
         shrunk = offset.clamp(-budget, budget) if self.norm == "linf" else offset * per_image(budget / sizes)
-        return torch.where(per_image(sizes > budget + SLACK), clean + shrunk, found)
+        most = budget + tolerance(self.norm, clean[0].numel())
+        return torch.where(per_image(sizes > most), clean + shrunk, found)
 
 
 def likeliest_wrong(model: Attackable, images: Tensor, labels: Tensor) -> Tensor:
@@ -258,15 +255,6 @@ def likeliest_wrong(model: Attackable, images: Tensor, labels: Tensor) -> Tensor
     with torch.no_grad():
         logits: Tensor = model(images)
     return logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
-
-
-def size(offset: Tensor, norm: str) -> Tensor:
-    """(N,) size of perturbations (N, C, H, W): ``linf``, ``l2``, ``l1``, or the number of values changed, ``l0``."""
-    flat = offset.flatten(1)
-    if norm == "l0":
-        return ((flat.abs() > _MOVED) | flat.isnan()).sum(1).to(flat.dtype)
-    sizes: Tensor = torch.linalg.vector_norm(flat, {"linf": torch.inf, "l2": 2, "l1": 1}[norm], dim=1)
-    return sizes
 
 
 def _spread(counter: Tensor, rows: Tensor, total: int) -> None:

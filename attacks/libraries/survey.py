@@ -17,8 +17,8 @@ from robustbench_aig.contracts.target import Passes, Target
 
 LIBRARIES: Mapping[str, Any] = {"torchattacks": torchattacks, "foolbox": foolbox}
 
-BUDGETS: Mapping[str, tuple[float, float]] = {"linf": (0.02, 0.3), "l2": (0.2, 8.0), "l1": (2.0, 150.0), "l0": (4, 400)}
-"""Two sizes of ball per norm, for images of 432 values."""
+BUDGETS: Mapping[str, tuple[float, float]] = {"linf": (0.02, 0.3), "l2": (0.2, 8.0), "l1": (2.0, 150.0), "l0": (4, 140)}
+"""Two sizes of ball per norm, for images of 144 pixels and three colours."""
 
 _SHORT = {"binary_search_steps": 5, "steps": 60}
 
@@ -141,7 +141,7 @@ _HEAD = """# Attacks of torchattacks and foolbox
 Made by `python -m attacks.libraries.survey > docs/library-attacks.md`, which runs each attack on a small network.
 
 Write `torchattacks:PGD`, or with parameters `torchattacks:PGD:steps=40`. The first norm is the attack's own; others are
-chosen with the norm of the sweep. L0 counts values, three to a colour pixel.
+chosen with the norm of the sweep. L0 counts pixels.
 
 - **fixed**: the library aims at the budget, once per budget; what it returns outside the ball is projected onto it.
   Steps that *follow ε* are the library's default times ε over the library's default ε.

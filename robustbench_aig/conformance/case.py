@@ -187,7 +187,7 @@ class Subject:
 
     @cached_property
     def decided(self) -> tuple[Tensor, Trace]:
-        """Logits and trace of the images under the threshold 0.5."""
+        """Logits and trace of the images under the usual thresholds."""
         with torch.no_grad():
             return self.traced(self.images, Deterministic())
 
@@ -203,7 +203,8 @@ class Subject:
         if not is_dynamic(self.network):
             return torch.ones(len(self.images), dtype=torch.bool, device=self.images.device)
         trace = self.decided[1]
-        close = (trace.margin.abs() < SLACK) & trace.reached
+        lead = trace.margin - trace.layout.shift(None).to(trace.margin)
+        close = (lead.abs() < SLACK) & trace.reached
         return ~close.any(-1)
 
     @property

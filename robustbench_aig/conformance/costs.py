@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robustbench_aig.conformance.case import NotApplicable, Outcome, Subject, dynamic, failed, guarded, passed
+from robustbench_aig.conformance.case import Broken, NotApplicable, Outcome, Subject, dynamic, failed, guarded, passed
 from robustbench_aig.contracts.network import DynamicNetwork, costs_of, multiply_adds
 from robustbench_aig.contracts.policy import Forced, Stochastic
 from robustbench_aig.contracts.trace import Costs
@@ -11,14 +11,16 @@ from robustbench_aig.contracts.trace import Costs
 ALIKE = 0.01
 """By how much, as a share, multiply-adds that are counted may differ from those that the network states."""
 
+STATE = "let 'costs' state a floor and what each unit adds, all of them finite and 0 or more"
+
 SKIP = "run the unit by robustbench_aig.skip(unit, x, decision), or state in 'costs' what it costs"
 
 
-@dynamic("costs of skipped units")
+@dynamic("costs of skipped units", STATE)
 def skipped(subject: Subject) -> Outcome:
     """A unit that does not run costs nothing: what is counted along forced routes is what the costs say."""
     stated, layout = _stated(subject), subject.dynamic.layout
-    own = type(subject.network).costs is not DynamicNetwork.costs  # type: ignore[attr-defined]
+    own = getattr(type(subject.network), "costs", None) is not DynamicNetwork.costs
     counted, claimed = _along(subject, subject.everything)
     saved = []
     for route in subject.beside(subject.everything):
@@ -38,16 +40,13 @@ def skipped(subject: Subject) -> Outcome:
     if counted > claimed * (1 + ALIKE):
         symptom = f"a pass takes {counted:,.0f} multiply-adds, and 'costs' says {claimed:,.0f}"
         return failed(symptom, "correct 'costs', or leave it out to have them counted")
-    return passed(f"{len(saved) + 1} routes take the multiply-adds that their units cost, the dearest {counted:,.0f}")
+    return passed(f"{len(saved) + 1} routes take what their units cost, such as {counted:,.0f} multiply-adds")
 
 
-@dynamic("costs in bounds")
+@dynamic("costs in bounds", STATE)
 def bounds(subject: Subject) -> Outcome:
     """What images cost lies between the cheapest and the dearest route, whatever is decided."""
     stated, layout = _stated(subject), subject.dynamic.layout
-    remedy = "let 'costs' state a floor and what each unit adds, both finite and 0 or more"
-    if tuple(stated.units.shape) != (len(layout),):
-        return failed(f"'costs' has {tuple(stated.units.shape)} units, not ({len(layout)},)", remedy)
     with torch.no_grad():
         drawn = [subject.traced(subject.images, Stochastic(noise, "none"))[1] for noise in subject.noise(4)]
     macs = torch.cat([trace.macs for trace in (subject.decided[1], *drawn)])
@@ -55,12 +54,16 @@ def bounds(subject: Subject) -> Outcome:
     inside = (macs >= least * (1 - 1e-9)) & (macs <= most * (1 + 1e-9)) & (macs >= 0)
     span = f"images take {macs.min():,.0f} to {macs.max():,.0f} multiply-adds"
     if stated.floor < 0 or bool((stated.units < 0).any()) or not inside.all():
-        return failed(f"{span}, and routes {least:,.0f} to {most:,.0f}, with a floor of {stated.floor:,.0f}", remedy)
+        return failed(f"{span}, and routes {least:,.0f} to {most:,.0f}, with a floor of {stated.floor:,.0f}", STATE)
     return passed(f"{span}, and routes {least:,.0f} to {most:,.0f}")
 
 
 def _stated(subject: Subject) -> Costs:
-    return guarded(costs_of, subject.dynamic, tuple(subject.images.shape[1:]))
+    stated = guarded(costs_of, subject.dynamic, tuple(subject.images.shape[1:]))
+    units = len(subject.dynamic.layout)
+    if stated.units.shape != (units,):
+        raise Broken(f"'costs' speaks of {stated.units.numel()} units, and the network has {units}")
+    return stated
 
 
 def _along(subject: Subject, route: Tensor) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from robustbench_aig.contracts.network import Stepwise, sampled, training_flag
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
 from robustbench_aig.contracts.routing import exact
 
-THRESHOLDS = (0.5, 0.3, 0.8)
+THRESHOLDS = (0.5, 0.3, 0.9)
 
 DRAWS = 32
 """Draws of each image whose rates are held against their chances."""
@@ -35,7 +35,7 @@ ROUTES = 64
 
 @dynamic("plain calls")
 def plain_calls(subject: Subject) -> Outcome:
-    """A plain call gives what the network gives under its own policy, the threshold 0.5 if it has none."""
+    """A plain call gives what the network gives under its own policy, or the usual thresholds."""
     subject.require_steady()
     policy = getattr(subject.network, "policy", None)
     with torch.no_grad():

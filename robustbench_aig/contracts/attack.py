@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from robustbench_aig.contracts.norms import Norm
 from robustbench_aig.contracts.target import Target
-
-Norm = Literal["linf", "l2"]
+from robustbench_aig.errors import UsageError
 
 Access = Literal["white-box", "black-box", "none"]
 """What an attack uses of the model: gradients, outputs only, or nothing."""
@@ -60,6 +60,18 @@ class Attack(ABC):
     def learns(self) -> bool:
         """Whether it learns from reference images, which are not attacked."""
         return False
+
+    def check_norm(self) -> None:
+        """Refuse a norm that the attack does not work in.
+
+        Raises:
+            UsageError: it is none of its ``norms``.
+        """
+        if self.norm not in self.norms:
+            raise UsageError(
+                f"attack '{self.name}' works in {' or '.join(self.norms)}, not {self.norm}; choose that norm, and "
+                "budgets in it."
+            )
 
     def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:  # noqa: B027 - most suit any model
         """Refuse what can never work on this model, before a sweep begins; what can is not decided here.

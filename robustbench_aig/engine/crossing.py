@@ -8,23 +8,19 @@ from robustbench_aig.contracts.forward import Draws, forward
 from robustbench_aig.contracts.margin import right
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.scores import Scores
+from robustbench_aig.engine.batches import Batch
 from robustbench_aig.engine.plan import Cell
-from robustbench_aig.gates.mediation import Crossed
-from robustbench_aig.statistics.measure import CROSSED_DRAWS
+from robustbench_aig.gates.mediation import CROSSED_DRAWS, Crossed
 
 
 @torch.no_grad()
-def cross(
-    cell: Cell, images: Tensor, attacked: Tensor, labels: Tensor, ids: Tensor, before: Scores, after: Scores
-) -> Crossed | None:
+def cross(cell: Cell, batch: Batch, attacked: Tensor, before: Scores, after: Scores) -> Crossed | None:
     """Classify with features and graphs crossed, under the gate and defence noise of the scoring draws.
 
     Args:
         cell: says model, gating, defence and seed.
-        images: (N, C, H, W) clean.
-        attacked: likewise.
-        labels: (N,).
-        ids: (N,) image ids, which name the noise.
+        batch: the clean images.
+        attacked: (N, C, H, W) the attacked ones, at one epsilon.
         before: scores of the clean images.
         after: of the attacked ones.
 
@@ -40,12 +36,10 @@ def cross(
         rows = np.flatnonzero(moved[draw])
         if not len(rows):
             continue
-        index = torch.from_numpy(rows).to(images.device)
-        for verdicts, pixels, graphs in ((features, attacked, before.open), (gates, images, after.open)):
-            forced = Forced(torch.from_numpy(graphs[draw, rows]).to(images.device).float())
-            draws_of = Draws(cell.seed, "score", ids[index], [draw])
-            view = forward(
-                cell.model.network, cell.gating, pixels[index], draws_of, defense=cell.defense, policy=forced
-            )
-            verdicts[draw, rows] = right(view.logits[0], labels[index]).cpu().numpy()
+        index = torch.from_numpy(rows).to(attacked.device)
+        for verdicts, pixels, graphs in ((features, attacked, before.open), (gates, batch.images, after.open)):
+            forced = Forced(torch.from_numpy(graphs[draw, rows]).to(attacked.device).float())
+            noise = Draws(cell.seed, "score", batch.ids[index], [draw])
+            view = forward(cell.model.network, cell.gating, pixels[index], noise, defense=cell.defense, policy=forced)
+            verdicts[draw, rows] = right(view.logits[0], batch.labels[index]).cpu().numpy()
     return Crossed(features, gates, 2 * moved.sum(0))

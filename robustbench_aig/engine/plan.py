@@ -163,7 +163,7 @@ def plan(settings: Settings) -> list[Cell]:
     """The cells of a grid, the clean cell of each model, gating and defence before the attacks on it.
 
     Raises:
-        UsageError: models repeat, an attack on gates meets only models without gates, or a number is out of range.
+        UsageError: models repeat, an attack on decisions meets only models that make none, or a number is out of range.
     """
     _refuse_repeats(settings.models)
     for attack in settings.attacks:
@@ -172,6 +172,8 @@ def plan(settings: Settings) -> list[Cell]:
         raise UsageError("the numbers of draws must be at least 1.")
     if settings.half and not any(attack.takes_half for attack in settings.attacks):
         raise UsageError("none of these attacks takes gradients in bfloat16; leave --precision out, or add pgd.")
+    for attack in settings.attacks:
+        _refuse(attack, settings)
     cells = list({cell.id: cell for cell in _cells(settings)}.values())
     if set(settings.attackers) == {"known-noise"} and not any(cell.stochastic for cell in cells):
         raise UsageError("nothing in this grid is random, so there is no noise to know; choose another --attacker.")
@@ -197,8 +199,8 @@ def _cells(settings: Settings) -> Iterator[Cell]:
         for model in settings.models:
             for gating in settings.gatings if model.layout else (Gating("none"),):
                 for attack in (None, *(settings.attacks if epsilons else ())):
-                    if attack is not None:
-                        _refuse(attack, model, settings)
+                    if attack is not None and attack.needs_gates and model.layout is None:
+                        continue
                     for attacker in settings.attackers if attack is not None else ("none",):
                         for defense in settings.defenses:
                             cell = Cell(
@@ -219,12 +221,20 @@ def _cells(settings: Settings) -> Iterator[Cell]:
                                 yield cell
 
 
-def _refuse(attack: Attack, model: Classifier, settings: Settings) -> None:
+def left_out(settings: Settings) -> list[str]:
+    """What of the grid has no cells though it was asked for, in sentences: attacks on decisions, for plain models."""
+    plain = [model.name for model in settings.models if model.layout is None]
+    aimed = list(dict.fromkeys(attack.label for attack in settings.attacks if attack.needs_gates))
+    if not plain or not aimed:
+        return []
+    return [f"attacks on decisions ({', '.join(aimed)}) are left out for models that make none ({', '.join(plain)})."]
+
+
+def _refuse(attack: Attack, settings: Settings) -> None:
     """Raise a UsageError where the attack cannot be what the grid makes of it."""
-    if attack.needs_gates and model.layout is None:
-        raise UsageError(
-            f"attack '{attack.name}' aims at decisions, but '{model.name}' makes none; leave one of them out."
-        )
+    if attack.needs_gates and all(model.layout is None for model in settings.models):
+        names = ", ".join(model.name for model in settings.models)
+        raise UsageError(f"attack '{attack.name}' aims at decisions, but {names} makes none; add a dynamic model.")
     if attack.learns and settings.reference is None:
         raise UsageError(f"attack '{attack.name}' learns from reference images; give some in the settings.")
     if "known-noise" in settings.attackers and (attack.needs_gates or not attack.follows_noise):

@@ -11,18 +11,18 @@ RUN/summary.csv, execution.csv, gates.csv  derived from the cells, in the order 
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.errors import UserError
 from robustbench_aig.files import write_atomically
 
@@ -92,29 +92,27 @@ class RunFolder:
         return self.path / "cells" / cell_id
 
     def write_cell(
-        self,
-        cell_id: str,
-        result: dict[str, Any],
-        samples: pa.Table,
-        execution: pd.DataFrame | None,
-        draws: dict[str, npt.NDArray[Any]] | None = None,
-        gates: pd.DataFrame | None = None,
+        self, cell_id: str, result: dict[str, Any], tables: Mapping[str, pa.Table | pd.DataFrame], clean: Scores | None
     ) -> None:
         """Write a finished cell; ``result.json`` comes last.
+
+        Args:
+            cell_id: of the cell.
+            result: the values of ``result.json``.
+            tables: by name.
+            clean: of a clean cell, its scores.
 
         Raises:
             UserError: the disk is full or the folder cannot be written.
         """
         folder = self.cell(cell_id)
-        with write_atomically(folder / "samples.parquet") as temporary:
-            pq.write_table(samples, temporary, compression="zstd")
-        for name, table in (("execution", execution), ("gates", gates)):
-            if table is not None:
-                with write_atomically(folder / f"{name}.parquet") as temporary:
-                    table.to_parquet(temporary, compression="zstd", index=False)
-        if draws is not None:
+        for name, table in tables.items():
+            with write_atomically(folder / f"{name}.parquet") as temporary:
+                arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+                pq.write_table(arrow, temporary, compression="zstd")
+        if clean is not None:
             with write_atomically(folder / "draws.npz") as temporary, temporary.open("wb") as stream:
-                np.savez_compressed(stream, **draws)  # type: ignore[arg-type]
+                np.savez_compressed(stream, **vars(clean))
         self._json(folder / "result.json", result)
 
     def result(self, cell_id: str) -> dict[str, Any]:
@@ -122,10 +120,13 @@ class RunFolder:
         loaded: dict[str, Any] = json.loads((self.cell(cell_id) / "result.json").read_text())
         return loaded
 
-    def draws(self, cell_id: str) -> dict[str, npt.NDArray[Any]]:
-        """The arrays that the clean cell keeps per draw."""
-        with np.load(self.cell(cell_id) / "draws.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
+    def draws(self, cell_id: str) -> Scores | None:
+        """The scores that a finished clean cell keeps; None if it is not finished."""
+        path = self.cell(cell_id) / "draws.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            return Scores(**arrays)
 
     def samples(self, cell_id: str) -> pd.DataFrame:
         """One row per image and epsilon of a finished cell."""
@@ -136,27 +137,22 @@ class RunFolder:
         self._json(self.path / "run.json", {"schema": SCHEMA, **run})
 
     def tables(self, cells: Sequence[str]) -> dict[str, str]:
-        """The texts of ``summary``, and where models have gates ``execution`` and ``gates``, as CSV.
-
-        Args:
-            cells: the ids whose finished cells are in them, in that order.
-        """
+        """``summary``, ``execution`` and ``gates`` of the finished cells among ``cells``, in that order, as CSV; what
+        none of them has is left out."""
         done = [cell for cell in cells if (self.cell(cell) / "result.json").exists()]
-        found = {"summary": [pd.DataFrame([row for cell in done for row in self.result(cell)["rows"]])]}
+        rows = [row for cell in done for row in self.result(cell)["rows"]]
+        parts = {"summary": [pd.DataFrame(rows)] if rows else []}
         for name in ("execution", "gates"):
             files = [self.cell(cell) / f"{name}.parquet" for cell in done]
-            found[name] = [pd.read_parquet(file) for file in files if file.exists()]
-        return {
-            name: pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.10g")
-            for name, parts in found.items()
-            if parts
-        }
+            parts[name] = [pd.read_parquet(file) for file in files if file.exists()]
+        tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items() if found}
+        return {name: table.to_csv(index=False, float_format="%.10g") for name, table in tables.items()}
 
     def write_tables(self, cells: Sequence[str]) -> None:
-        """Write what :meth:`tables` derives."""
+        """Write :meth:`tables`."""
         for name, text in self.tables(cells).items():
             with write_atomically(self.path / f"{name}.csv") as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
 
     def discard_unfinished(self) -> None:
         """Remove what a killed process left: cells that it did not finish, files that it had not named yet."""

@@ -2,21 +2,23 @@
 classes."""
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from robustbench_aig.contracts.scores import Scores
-from robustbench_aig.contracts.units import Layout
 from robustbench_aig.statistics.intervals import mean_intervals
+
+if TYPE_CHECKING:
+    from robustbench_aig.contracts.units import Layout
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-def flips(layout: Layout, before: Bools, after: Bools) -> Array:
+def flips(layout: "Layout", before: Bools, after: Bools) -> Array:
     """(N, D) share of draws in which a decision differs between two sets of routes (S, N, L), draw by draw.
 
     A router's decision differs by the share of its units that are exchanged. Draws in which one of the two did not
@@ -26,7 +28,7 @@ def flips(layout: Layout, before: Bools, after: Bools) -> Array:
     return _share(moved, both)
 
 
-def unit_flips(layout: Layout, before: Bools, after: Bools) -> Array:
+def unit_flips(layout: "Layout", before: Bools, after: Bools) -> Array:
     """(N, L) likewise for every unit: share of draws in which it runs for one of the two alone."""
     both = layout.reached(before) & layout.reached(after)
     return _share(layout.unit_changes(before, after), both)
@@ -66,7 +68,9 @@ def _free(names: Sequence[str], taken: Container[str]) -> str:
     return found
 
 
-def table(clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], layout: Layout) -> pd.DataFrame:
+def table(
+    clean: Scores, attacked: Scores, masks: Mapping[str, npt.NDArray[np.bool_]], layout: "Layout"
+) -> pd.DataFrame:
     """One row per group and layer.
 
     The interval of ``shift`` is over images (95 %), each image contributing its paired difference of open shares.

@@ -69,6 +69,9 @@ class Reader:
         clean: scores of the clean images.
         labels: (N,).
         classes: how many there are.
+
+    Attributes:
+        before: (S, N) the nearest prototype of each clean graph.
     """
 
     def __init__(self, clean: Scores, labels: Labels, classes: int) -> None:
@@ -77,25 +80,15 @@ class Reader:
         self._fits = [
             Prototypes.of(clean.open[:, self._half == part], labels[self._half == part], classes) for part in (1, 0)
         ]
-        self._before = self._nearest(clean)
+        self.before = self.nearest(clean)
 
-    def hits(self, attacked: Scores) -> dict[str, Measure]:
-        """How often the nearest prototype is the true class, and the predicted one (the vote), before and after.
-
-        ``prototype_moved`` is how often the nearest prototype is another after the attack.
-        """
-        before, after = self._before, self._nearest(attacked)
-        return {
-            "prototype_true_clean": share((before == self.labels).mean(0)),
-            "prototype_true_adv": share((after == self.labels).mean(0)),
-            "prototype_predicted_clean": share((before == self.clean.vote).mean(0)),
-            "prototype_predicted_adv": share((after == attacked.vote).mean(0)),
-            "prototype_moved": share((before != after).mean(0)),
-        }
+    def nearest(self, scores: Scores) -> Labels:
+        """(S, N) the class whose prototype is nearest to each graph."""
+        return np.where(self._half == 0, self._fits[0].nearest(scores.open), self._fits[1].nearest(scores.open))
 
     def hits_of(self, attacked: Scores, aim: int) -> Measure:
         """How often the attacked graph's nearest prototype is the class ``aim``, over images of other classes."""
-        return share((self._nearest(attacked) == aim)[:, self.labels != aim].mean(0))
+        return share((self.nearest(attacked) == aim)[:, self.labels != aim].mean(0))
 
     def detection(self, attacked: Scores) -> Measure:
         """Area under the ROC curve of a graph monitor, which asks how unlikely an image's graphs are for its predicted
@@ -115,9 +108,6 @@ class Reader:
         padded = np.concatenate([above + below - 2 * area, [-1.0, 1.0]])
         half = critical(0.95) * float(padded.std(ddof=1)) / math.sqrt(len(padded))
         return Measure(area, max(0.0, area - half), min(1.0, area + half), n)
-
-    def _nearest(self, scores: Scores) -> Labels:
-        return np.where(self._half == 0, self._fits[0].nearest(scores.open), self._fits[1].nearest(scores.open))
 
     def _surprise(self, scores: Scores) -> Array:
         both = [fit.surprise(scores.open, scores.vote) for fit in self._fits]

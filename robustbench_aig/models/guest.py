@@ -9,8 +9,8 @@ from robustbench_aig.models.resnet import Trunk
 def memory_format(network: nn.Module) -> torch.memory_format:
     """How a network wants its images laid out in memory.
 
-    The residual networks of this suite, and those built around one, are faster in ``channels_last``. Any other network may ``view`` its images or
-    features, which only works in the plain order, and its weights stay as they are.
+    The residual networks of this suite, and those built around one, are faster in ``channels_last``. Any other network
+    may ``view`` its images or features, which only works in the plain order, and its weights stay as they are.
     """
     own = isinstance(getattr(network, "trunk", network), Trunk)
     return torch.channels_last if own else torch.contiguous_format

@@ -4,17 +4,17 @@ import dataclasses
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from robustbench_aig.errors import Prerequisite, UsageError, UserError, described, first_line, unknown
 from robustbench_aig.files import readable
 from robustbench_aig.models.architectures import ARCHITECTURES
 from robustbench_aig.models.architectures import architecture as find_architecture
+from robustbench_aig.user_code import beside
 
 if TYPE_CHECKING:
     import torch
@@ -286,69 +286,3 @@ def _prepared(name: str, network: Any, architecture: str, **more: Any) -> "Class
             f"model '{name}' cannot be prepared ({described(error)}); "
             "its eval() and its state_dict() must work as those of other torch modules."
         ) from error
-
-
-_SHARED_NAMES = ("attacks", "defenses", "benchmarks", "cli")
-"""Modules of this suite whose names a user's own modules may have too."""
-
-_HELPERS: dict[str, ModuleType] = {}
-"""Modules that were found beside factories, by name."""
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[list[Path]]:
-    """Let imports inside find the modules that lie beside a file first, as if it were run as a script.
-
-    Every file gets its own: two folders may each hold a ``utils.py``, and a user's ``attacks.py`` takes nothing from
-    this suite.
-
-    Args:
-        path: the file.
-
-    Yields:
-        A list that is filled, at the end, with the files that were imported, sorted.
-    """
-    folder = path.parent.resolve()
-    for name in [name for name in _HELPERS if _holds(folder, name)]:
-        if sys.modules.get(name) is _HELPERS.pop(name):
-            del sys.modules[name]
-    ours = [name for name in sys.modules if _top(name) in _SHARED_NAMES and _holds(folder, name)]
-    hidden = {name: sys.modules.pop(name) for name in ours if not _lies_in(folder, name, sys.modules[_top(name)])}
-    known, arguments = dict(sys.modules), sys.argv
-    sys.path.insert(0, str(folder))
-    sys.argv = [str(path)]
-    importlib.invalidate_caches()
-    files: list[Path] = []
-    try:
-        yield files
-    finally:
-        sys.argv = arguments
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
-        fresh = {name: module for name, module in sys.modules.items() if known.get(name) is not module}
-        found = {name: module for name, module in fresh.items() if _lies_in(folder, name, module)}
-        files += sorted({Path(str(module.__file__)).resolve() for module in found.values()})
-        for name, module in found.items():
-            if _top(name) not in _SHARED_NAMES:
-                _HELPERS[name] = module
-            elif hidden:
-                del sys.modules[name]
-        sys.modules |= hidden
-
-
-def _top(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _holds(folder: Path, name: str) -> bool:
-    """Whether a folder holds the module of that name, or its package."""
-    return (folder / f"{_top(name)}.py").exists() or (folder / _top(name)).is_dir()
-
-
-def _lies_in(folder: Path, name: str, module: ModuleType) -> bool:
-    """Whether a module of that name was read from the folder, and is none of this suite's package."""
-    file = getattr(module, "__file__", None)
-    if not file or _top(name) == __package__.partition(".")[0]:
-        return False
-    place = Path(file).resolve()
-    return place == folder / f"{_top(name)}.py" or place.is_relative_to(folder / _top(name))

@@ -1,15 +1,18 @@
 """What a run found, for people: console tables, PNG figures, a self-contained HTML page, comparisons.
 
-``print_run``, ``show_run`` and ``compare_runs`` do not load matplotlib; ``write_report`` does.
+Only ``write_report`` loads matplotlib, and nothing here torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
-from robustbench_aig.report import compare, rivals, tables
+from robustbench_aig.report import compare
+from robustbench_aig.report import console as printed
 from robustbench_aig.report.headline import headlines
 from robustbench_aig.report.run import Run, read_run
 
@@ -44,75 +47,46 @@ def write_report(run: Path, groups: Sequence[str] = ()) -> list[Path]:
 
     loaded = read_run(run)
     drawn = list(figures.write(loaded, run / "figures", groups))
-    return [*drawn, html.write(loaded, run / "report.html", drawn)]
+    return [*(file for file, _ in drawn), html.write(loaded, run / "report.html", drawn)]
 
 
 def print_run(run: Path, console: Console) -> None:
-    """Print headline, audit, accuracy and gate tables.
-
-    Raises:
-        As :func:`read_run`.
-    """
-    tables.print_all(console, tables.report(read_run(run), console.width))
+    """Print headline, audit, accuracy and gate tables; raises as :func:`read_run`."""
+    _print(console, *printed.report(read_run(run), console.width))
 
 
 def show_run(run: Path, console: Console) -> None:
-    """Print configuration, provenance and cells.
-
-    Raises:
-        As :func:`read_run`.
-    """
-    tables.print_all(console, tables.show(read_run(run)))
+    """Print configuration, provenance and cells; raises as :func:`read_run`."""
+    _print(console, *printed.show(read_run(run), console.width))
 
 
 def audit_run(run: Path, console: Console | None = None) -> dict[str, Any]:
-    """What the audit of a run found; print it if a console is given.
+    """What the audit of a run found; print it if a console is given. Raises as :func:`read_run`.
 
     Returns:
         ``claim_valid`` and ``audit``, the findings.
-
-    Raises:
-        As :func:`read_run`.
     """
     loaded = read_run(run)
     if console is not None:
-        tables.print_all(console, tables.audit(loaded))
-    return {"claim_valid": loaded.claim_valid, "audit": [entry._asdict() for entry in loaded.audit]}
+        _print(console, *printed.audit(loaded))
+    return {"claim_valid": loaded.claim_valid, "audit": [asdict(entry) for entry in loaded.audit]}
 
 
 def describe_run(run: Path) -> dict[str, Any]:
-    """What ``print_run`` and ``show_run`` print, as plain lists and dictionaries for JSON.
-
-    Raises:
-        As :func:`read_run`.
-    """
+    """What ``print_run`` and ``show_run`` print, as plain lists and dictionaries for JSON; raises as
+    :func:`read_run`."""
     loaded = read_run(run)
-    summary, gates = (table.astype(object).where(table.notna(), None) for table in (loaded.summary, loaded.gates))
+    tables = {
+        name: table.astype(object).where(table.notna(), None).to_dict("records")
+        for name, table in (("summary", loaded.summary), ("gates", loaded.gates))
+    }
     return {
         "run": loaded.name,
         "claim_valid": loaded.claim_valid,
-        "headlines": [
-            {
-                "model": entry.row["model"],
-                "gating": entry.row["gating"],
-                "defense": entry.row["defense"],
-                "norm": entry.row["norm"],
-                "eps_label": entry.row["eps_label"],
-                "attacks": entry.attacks,
-                "clean": entry.clean.value,
-                "accuracy": entry.found.value,
-                "lo": entry.found.lo,
-                "hi": entry.found.hi,
-                "robust": entry.robust,
-            }
-            for entry in headlines(loaded)
-        ],
-        "audit": [entry._asdict() for entry in loaded.audit],
-        "summary": summary.to_dict("records"),
-        "gates": gates.to_dict("records"),
-        "config": loaded.config,
-        "provenance": loaded.provenance,
-        "cells": loaded.cells,
+        "headlines": [entry.as_json() for entry in headlines(loaded)],
+        "audit": [asdict(entry) for entry in loaded.audit],
+        **tables,
+        **{name: getattr(loaded, name) for name in ("config", "notes", "provenance", "cells")},
     }
 
 
@@ -120,17 +94,13 @@ def compare_runs(runs: Sequence[Path], console: Console | None = None) -> dict[s
     """Compare the models of one run or of several, image by image; print it if a console is given.
 
     Returns:
-        ``runs``, their names, and ``comparisons``, each as :meth:`.compare.Pairing.as_json` gives it.
+        ``runs``, their names, and ``comparisons``, each as :meth:`.compare.Pair.as_json` gives it.
 
     Raises:
         UserError: no two models met the same attack on the same images; and as :func:`read_run`.
     """
     loaded = [read_run(run) for run in runs]
-    found = compare.pairings(loaded)
-    if console is not None:
-        for part in compare.tables(found):
-            console.print(part)
-    return {"runs": [run.name for run in loaded], "comparisons": [pair.as_json() for pair in found]}
+    return {"runs": [run.name for run in loaded], "comparisons": _compared(compare.models(loaded), console)}
 
 
 def compare_attacks(
@@ -139,14 +109,28 @@ def compare_attacks(
     """Hold the first of the attacks of a run against the others, image by image; print it if a console is given.
 
     Returns:
-        ``run``, its name, ``measure``, and ``comparisons``, each as :meth:`.rivals.Duel.as_json` gives it.
+        ``run``, its name, ``measure``, and ``comparisons``, each as :meth:`.compare.Pair.as_json` gives it.
 
     Raises:
-        As :func:`.rivals.duels` and :func:`read_run`.
+        As :func:`.compare.attacks` and :func:`read_run`.
     """
     loaded = read_run(run)
-    found = rivals.duels(loaded, measure, attacks)
-    if console is not None:
-        for part in rivals.tables(found, measure):
-            console.print(part)
-    return {"run": loaded.name, "measure": measure, "comparisons": [duel.as_json() for duel in found]}
+    found = _compared(compare.attacks(loaded, measure, attacks), console)
+    return {"run": loaded.name, "measure": measure, "comparisons": found}
+
+
+def _compared(pairs: Sequence[compare.Pair], console: Console | None) -> list[dict[str, Any]]:
+    for pair in pairs:
+        if console is None:
+            break
+        table = compare.table(pair)
+        sentences = [Text(f"  {entry.sentence}", "" if entry.better else "dim") for entry in pair.statements]
+        _print(console, Text(table.note), *printed.grids(table, console.width), *sentences)
+    return [pair.as_json() for pair in pairs]
+
+
+def _print(console: Console, *parts: RenderableType) -> None:
+    """Print parts with a blank line after each."""
+    for part in parts:
+        console.print(part)
+        console.print()

@@ -1,4 +1,4 @@
-"""Models side by side: the same attack on the same images, with paired statistics."""
+"""Two evaluations of the same images side by side, image by image: models under one attack, or attacks on one model."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from robustbench_aig.errors import UserError
+from robustbench_aig.contracts.columns import Unit
+from robustbench_aig.errors import UsageError, UserError, unknown
+from robustbench_aig.gates.mediation import CROSSED_DRAWS
 from robustbench_aig.report import text
 from robustbench_aig.report.run import Curve, Run
-from robustbench_aig.statistics.comparisons import at_every, at_some, compare, holm
+from robustbench_aig.report.tables import Shown, Table
+from robustbench_aig.statistics.comparisons import compare, holm
 
+_ENDS = ("difference", "lo", "hi")
 LEVEL = 0.05
-"""Of every statement. Either model may turn out to be the better one, so each direction is tested at half of it."""
+"""Of every statement. Either of the two may be ahead, so each direction is tested at half of it."""
 
-SAME = ("dataset", "defense", "attack", "attacker", "norm", "seed")
-"""What two curves must share to be compared."""
+MODELS = ("dataset", "defense", "attack", "attacker", "norm", "seed")
+"""What the curves of two models must share."""
+
+ATTACKS = ("model", "dataset", "gating", "defense", "attacker", "norm", "seed")
+"""What the curves of two attacks must share."""
+
+
+MEASURES: dict[str, tuple[str, Unit]] = {
+    "accuracy": ("correct", "share"),
+    "macs": ("macs_adv", "macs"),
+    "executed": ("open_adv", "share"),
+    "flips": ("flips", "share"),
+    "kept": ("graph_kept", "share"),
+    "features": ("correct_features", "share"),
+    "gates": ("correct_gates", "share"),
+}
+"""Numbers that every attacked image has, as columns of ``samples.parquet`` and how they are written: ``accuracy``;
+multiply-adds (``macs``); the share of units that run (``executed``), that decide otherwise than on the clean image
+(``flips``); how often a whole graph is as it was (``kept``); accuracy where the attacked image lends only its
+``features``, or only its decisions (``gates``)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Statement:
     Attributes:
         sentence: in words.
         scope: ``every`` (each epsilon significant), ``some`` (at least one, after Holm's correction) or ``none``.
-        better: the model found more accurate; None if no difference is established.
+        better: the one with the larger values; None if no difference is established.
         p_value: of the statement; None if no difference is established.
         epsilons: labels of the epsilons that it holds at.
     """
@@ -45,15 +64,17 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """Two models under one attack.
+class Pair:
+    """Two evaluations.
 
     Attributes:
-        a: the first, named with its run where that is needed.
+        a: the first: a model, named with its run where that is needed, or an attack.
         b: the second.
-        conditions: the values of ``SAME``.
-        images: how many images both were scored on; nothing else enters.
-        rows: per epsilon ``eps, eps_label, a, b`` (accuracies), ``difference`` (a - b), its 95 % interval ``lo, hi``,
+        conditions: what the two share.
+        measure: a key of :data:`MEASURES`.
+        images: how many images both have; nothing else enters.
+        passes: forward and backward passes per image of both, all epsilons together.
+        rows: per epsilon ``eps, eps_label, a, b`` (means), ``difference`` (a - b), its 95 % interval ``lo, hi``,
             two-sided ``p_value``, ``p_holm`` (over the epsilons above 0) and ``test``.
         statements: about the epsilons above 0.
     """
@@ -61,28 +82,21 @@ class Pairing:
     a: str
     b: str
     conditions: dict[str, Any]
+    measure: str
     images: int
+    passes: tuple[float, float]
     rows: pd.DataFrame
     statements: list[Statement]
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and dictionaries; what does not exist is null."""
-        rows = [
-            {key: None if pd.isna(value) else value for key, value in row.items()}
-            for row in self.rows.to_dict("records")
-        ]
+        rows = self.rows.astype(object).where(self.rows.notna(), None).to_dict("records")
         statements = [vars(statement) for statement in self.statements]
-        return {
-            "a": self.a,
-            "b": self.b,
-            **self.conditions,
-            "images": self.images,
-            "rows": rows,
-            "statements": statements,
-        }
+        own = {name: value for name, value in vars(self).items() if name != "conditions"}
+        return {**own, **self.conditions, "rows": rows, "statements": statements}
 
 
-def pairings(runs: Sequence[Run]) -> list[Pairing]:
+def models(runs: Sequence[Run]) -> list[Pair]:
     """Every pair of models (or gatings, or runs) that met the same attack on the same images.
 
     Raises:
@@ -91,16 +105,15 @@ def pairings(runs: Sequence[Run]) -> list[Pairing]:
     entries = [(run, curve) for run in runs for curve in run.curves]
     groups: dict[tuple[Any, ...], list[tuple[Run, Curve]]] = {}
     for run, curve in entries:
-        settings = _settings(run, curve)
-        groups.setdefault((*(getattr(curve, name) for name in SAME), settings), []).append((run, curve))
+        key = (*(getattr(curve, name) for name in MODELS), _settings(run, curve))
+        groups.setdefault(key, []).append((run, curve))
     names = _names(entries)
-    found = []
+    found: list[Pair] = []
     for key, members in groups.items():
+        conditions = dict(zip(MODELS, key, strict=False))
         for (run_a, a), (run_b, b) in combinations(members, 2):
-            shares = _common(run_a.shares(a), run_b.shares(b))
-            if shares is not None:
-                titles = names[run_a.path, a.contestant], names[run_b.path, b.contestant]
-                found.append(_pair(titles, dict(zip(SAME, key, strict=False)), a.rows, *shares))
+            titles = names[run_a.path, a.contestant], names[run_b.path, b.contestant]
+            found += _pair(titles, conditions, "accuracy", (a, b), run_a.shares(a), run_b.shares(b))
     if not found:
         raise UserError(
             "nothing to compare: no two models met the same attack, attacker, defence, norm, epsilon and seed on the "
@@ -109,106 +122,141 @@ def pairings(runs: Sequence[Run]) -> list[Pairing]:
     return found
 
 
-def tables(found: Sequence[Pairing]) -> Iterator[RenderableType]:
-    """A table per pair and attack, with what may be said about it below."""
-    for pair in found:
-        c = pair.conditions
-        title = f"{pair.a} against {pair.b}"
-        attack = f"{c['attack']} · {c['attacker']} · {text.norm(c['norm'])} · {text.defense(c['defense'])}"
-        yield Text.assemble((title, "bold"), f"\n{c['dataset']} · {attack} · seed {c['seed']} · {pair.images:,} images")
-        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("eps", f"{pair.a}, %", f"{pair.b}, %", "difference, points [95 %]", "p", "p (Holm)"):
-            table.add_column(column, justify="left" if column == "eps" else "right")
-        for row in pair.rows.to_dict("records"):
-            difference = f"{text.points(row['difference'])} [{text.points(row['lo'])}, {text.points(row['hi'])}]"
-            adjusted = text.NONE if pd.isna(row["p_holm"]) else text.p_value(row["p_holm"])
-            numbers = (
-                text.percent(row["a"]),
-                text.percent(row["b"]),
-                difference,
-                text.p_value(row["p_value"]),
-                adjusted,
-            )
-            table.add_row(row["eps_label"], *numbers)
-        yield table
-        for statement in pair.statements:
-            yield Text(f"  {statement.sentence}", "" if statement.better else "dim")
-        yield Text()
+def attacks(run: Run, measure: str, chosen: Sequence[str] = ()) -> list[Pair]:
+    """The first attack against every other one, wherever both met the same model and images.
+
+    Args:
+        run: a finished run.
+        measure: a key of :data:`MEASURES`.
+        chosen: attacks as the run labels them, or parts of such labels. The first, which must fit one attack only, is
+            held against all that the others fit; alone, against every other attack. None: the run's first attack.
+
+    Raises:
+        UsageError: the run has no such measure or attack.
+        UserError: no two of the attacks can be compared, or the model decides nothing that could be measured.
+    """
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    labels = list(dict.fromkeys(curve.attack for curve in run.curves))
+    if len(labels) < 2:
+        raise UserError(f"'{run.name}' has fewer than two attacks to compare; sweep several with -a.")
+    first = _one(chosen[0], labels) if chosen else labels[0]
+    rivals = dict.fromkeys(label for name in chosen[1:] for label in _all(name, labels)) or labels
+    groups: dict[tuple[Any, ...], dict[str, Curve]] = {}
+    for curve in run.curves:
+        groups.setdefault(tuple(getattr(curve, name) for name in ATTACKS), {})[curve.attack] = curve
+    found: list[Pair] = []
+    for key, curves in groups.items():
+        for other in (label for label in rivals if label != first and {first, label} <= set(curves)):
+            pair = curves[first], curves[other]
+            values = (_values(run, MEASURES[measure][0], curve) for curve in pair)
+            found += _pair((first, other), dict(zip(ATTACKS, key, strict=True)), measure, pair, *values)
+    if not found:
+        raise UserError(f"no model of '{run.name}' met both '{first}' and another of the attacks; name others.")
+    return found
+
+
+def table(pair: Pair) -> Table:
+    """The pair, row by row."""
+    c, unit = pair.conditions, MEASURES[pair.measure][1]
+    who = [c[name] for name in ("model", "gating", "attack") if c.get(name, "none") != "none"]
+    where = [*who, c["attacker"], text.norm(c["norm"]), text.defense(c["defense"]), f"seed {c['seed']}"]
+    passes = " and ".join(f"{count:,.0f}" for count in pair.passes)
+    rows = []
+    for row in pair.rows.to_dict("records"):
+        ends = [text.points(row[end]) if unit == "share" else text.write(row[end], unit) for end in _ENDS]
+        numbers = [text.write(row["a"], unit), text.write(row["b"], unit), f"{ends[0]} [{ends[1]}, {ends[2]}]"]
+        numbers += [text.p_value(row["p_value"]), text.p_value(row["p_holm"])]
+        rows.append(([row["eps_label"]], [Shown(number) for number in numbers]))
+    heads = (pair.a, pair.b, "difference [95 %]", "p", "p (Holm)")
+    title = f"{pair.a} against {pair.b}: {pair.measure}{', %' if unit == 'share' else ''}"
+    note = f"{' · '.join([c['dataset'], *where])} · {pair.images:,} images · {passes} passes per image"
+    return Table(title, ("eps",), heads, rows, note)
 
 
 def _pair(
-    names: tuple[str, str], conditions: dict[str, Any], grid: pd.DataFrame, a: pd.DataFrame, b: pd.DataFrame
-) -> Pairing:
-    eps = grid.set_index("eps_label")["eps"]
-    records, forward, backward = [], [], []
-    for label in a.index:
-        first, second = a.loc[label].to_numpy(), b.loc[label].to_numpy()
-        better = compare(first, second, seed=0, alternative="greater")
-        worse = compare(second, first, seed=0, alternative="greater")
-        difference = better.difference
+    names: tuple[str, str],
+    conditions: dict[str, Any],
+    measure: str,
+    curves: tuple[Curve, Curve],
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+) -> Iterator[Pair]:
+    """The pair, where the two tables (epsilons by label, images) share an attacked epsilon and an image."""
+    labels, ids = [label for label in a.index if label in b.index], a.columns.intersection(b.columns)
+    if ids.empty or not set(labels) - {"0"}:
+        return
+    eps = curves[0].rows.set_index("eps_label")["eps"]
+    records, one_sided = [], []
+    for label in labels:
+        first, second = a.loc[label, ids].to_numpy(float), b.loc[label, ids].to_numpy(float)
+        scale = max(1.0, float(first.max()), float(second.max()))
+        ahead = compare(first / scale, second / scale, seed=0, alternative="greater")
+        behind = compare(second / scale, first / scale, seed=0, alternative="greater")
+        difference, lo, hi, _ = ahead.difference
         records.append(
             {
                 "eps": float(eps[label]),
                 "eps_label": label,
                 "a": float(first.mean()),
                 "b": float(second.mean()),
-                "difference": difference.value,
-                "lo": difference.lo,
-                "hi": difference.hi,
-                "p_value": min(1.0, 2 * min(better.p_value, worse.p_value)),
-                "test": better.test,
+                "difference": scale * difference,
+                "lo": scale * lo,
+                "hi": scale * hi,
+                "p_value": min(1.0, 2 * min(ahead.p_value, behind.p_value)),
+                "test": ahead.test,
             }
         )
-        forward.append(better.p_value)
-        backward.append(worse.p_value)
+        one_sided.append((ahead.p_value, behind.p_value))
     rows = pd.DataFrame(records)
     attacked = (rows["eps"] > 0).to_numpy()
     rows["p_holm"] = np.nan
     rows.loc[attacked, "p_holm"] = holm(rows.loc[attacked, "p_value"].to_numpy())
-    labels = list(rows.loc[attacked, "eps_label"])
-    one_sided = (np.array(forward)[attacked], np.array(backward)[attacked])
-    return Pairing(*names, conditions, a.shape[1], rows, list(_statements(names, labels, one_sided)))
+    statements = _statements(names, measure, list(rows.loc[attacked, "eps_label"]), np.array(one_sided)[attacked].T)
+    passes = curves[0].passes, curves[1].passes
+    yield Pair(*names, conditions, measure, len(ids), passes, rows, list(statements))
 
 
 def _statements(
-    names: tuple[str, str], labels: list[str], p_values: tuple[npt.NDArray[np.float64], ...]
+    names: tuple[str, str], measure: str, labels: list[str], p_values: npt.NDArray[np.float64]
 ) -> Iterator[Statement]:
+    """What holds of the one-sided p-values (2, E). At *every* epsilon: each is significant, which needs no correction
+    (Berger 1982). At *some*: after Holm's correction."""
     found = False
     for better, worse, p in zip(names, reversed(names), p_values, strict=True):
-        every, some = at_every(p, LEVEL / 2), at_some(p, LEVEL / 2)
-        if every.holds:
-            found = True
-            largest = text.p_value(every.p_value)
-            sentence = f"{better} is more accurate than {worse} at every epsilon (largest p {largest})."
-            yield Statement(sentence, "every", better, every.p_value, labels)
-        elif some.holds:
-            found = True
-            where = [label for label, holds in zip(labels, some.significant, strict=True) if holds]
-            sentence = (
-                f"{better} is more accurate than {worse} at some epsilon (Holm): {', '.join(where)}; "
-                "not shown at every one."
-            )
-            yield Statement(sentence, "some", better, some.p_value, where)
+        ahead = f"{measure} is higher with {better} than with {worse}"
+        where = [label for label, adjusted in zip(labels, holm(p), strict=True) if adjusted <= LEVEL / 2]
+        if p.max() <= LEVEL / 2:
+            sentence = f"{ahead} at every epsilon (largest p {text.p_value(p.max())})."
+            yield Statement(sentence, "every", better, float(p.max()), labels)
+        elif where:
+            sentence = f"{ahead} at some epsilon (Holm): {', '.join(where)}; not shown at every one."
+            yield Statement(sentence, "some", better, float(holm(p).min()), where)
+        found = found or bool(where) or p.max() <= LEVEL / 2
     if not found:
-        yield Statement(
-            f"No difference between {names[0]} and {names[1]} is established at any epsilon.", "none", None, None, []
-        )
+        sentence = f"No difference between {names[0]} and {names[1]} is established at any epsilon."
+        yield Statement(sentence, "none", None, None, [])
+
+
+def _values(run: Run, column: str, curve: Curve) -> pd.DataFrame:
+    """A column of the samples for every attacked image, in shares of draws: a row per epsilon, by label, and a column
+    per image id."""
+    attacked = curve.attacked
+    samples, draws = run.samples(str(attacked["cell"].iloc[0])), int(attacked["draws"].iloc[0])
+    if column not in samples:
+        raise UserError(f"'{run.name}' holds no decisions of {curve.contestant}; measure accuracy there.")
+    crossed = min(CROSSED_DRAWS, draws)
+    whole = {"macs_adv": 1, "correct_features": crossed, "correct_gates": crossed}.get(column, draws)
+    shares = samples[column].map(np.mean) / whole
+    return (
+        samples.assign(value=shares).pivot(index="eps_label", columns="id", values="value").loc[attacked["eps_label"]]
+    )
 
 
 def _settings(run: Run, curve: Curve) -> str:
     """Every parameter of attack and defence, and the split: their names alone may hide a difference."""
-    identities = {cell["id"]: cell["identity"] for cell in run.cells}
-    identity = identities[curve.strongest["cell"]]
+    identity = run.planned[curve.strongest["cell"]]["identity"]
     return json.dumps([identity["attack"], identity["defense"], identity["dataset"][:2]], sort_keys=True)
-
-
-def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Both tables of shares, cut to the epsilons and images that they share; None if no attacked one is left."""
-    labels = [label for label in a.index if label in b.index]
-    ids = a.columns.intersection(b.columns)
-    if ids.empty or not any(label != "0" for label in labels):
-        return None
-    return a.loc[labels, ids], b.loc[labels, ids]
 
 
 def _names(entries: Sequence[tuple[Run, Curve]]) -> dict[tuple[Any, str], str]:
@@ -224,3 +272,18 @@ def _names(entries: Sequence[tuple[Run, Curve]]) -> dict[tuple[Any, str], str]:
         + (f" ({folders[run.path]})" if len(holders[curve.contestant]) > 1 else "")
         for run, curve in entries
     }
+
+
+def _all(name: str, labels: Sequence[str]) -> list[str]:
+    """The label of that name, or all that contain it."""
+    fitting = [label for label in labels if name in label]
+    if not fitting:
+        raise unknown("attack of the run", name, labels)
+    return [name] if name in labels else fitting
+
+
+def _one(name: str, labels: Sequence[str]) -> str:
+    fitting = _all(name, labels)
+    if len(fitting) > 1:
+        raise UsageError(f"'{name}' fits {len(fitting)} attacks of the run ({', '.join(fitting)}); write one in full.")
+    return fitting[0]

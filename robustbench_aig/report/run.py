@@ -1,16 +1,17 @@
-"""A finished run, read from its folder: the tables, the per-image samples and what was audited."""
+"""A run, read from its folder: the tables, the per-image samples and what was audited."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from robustbench_aig.audit.check import Finding
 from robustbench_aig.engine.store import SCHEMA, RunFolder
 from robustbench_aig.errors import Prerequisite, UserError, first_line
 
@@ -21,30 +22,10 @@ CLEAN = ["model", "dataset", "gating", "defense", "seed"]
 """The columns that a curve shares with the clean row it starts from."""
 
 _TEXT = (*CURVE[:-1], "eps_label", "cell", "flags", "group", "block", "measure")
-_EMPTY = pd.DataFrame(columns=[*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"])
-_NO_MEASURES = pd.DataFrame(columns=["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"])
-
-
-class Verdict(NamedTuple):
-    """The outcome of one audit check.
-
-    Attributes:
-        id: of the check, such as ``G2``.
-        title: its name.
-        verdict: PASS, WARN, FAIL, INFO or n.a. (not applicable).
-        text: symptom and remedy.
-        cell: the cell it speaks of; None for the run.
-        value: what was measured, if a number.
-        threshold: what it was held against, if a number.
-    """
-
-    id: str
-    title: str
-    verdict: Literal["PASS", "WARN", "FAIL", "INFO", "n.a."]
-    text: str
-    cell: str | None = None
-    value: float | None = None
-    threshold: float | None = None
+_EMPTY = {
+    "execution": [*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"],
+    "gates": ["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"],
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +52,19 @@ class Curve:
         return contestant(self.model, self.gating)
 
     @property
+    def attacked(self) -> pd.DataFrame:
+        """The rows above epsilon 0."""
+        return self.rows[self.rows["eps"] > 0]
+
+    @property
     def strongest(self) -> pd.Series:
         """The row of the largest epsilon."""
         return self.rows.iloc[-1]
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes per image, for all epsilons together."""
+        return float((self.attacked["forwards_per_image"] + self.attacked["backwards_per_image"]).max())
 
 
 @dataclass(frozen=True)
@@ -83,21 +74,24 @@ class Run:
     Attributes:
         path: the folder.
         config: the resolved configuration.
-        cells: the planned cells, ``id``, ``label``, ``identity`` (all that changes their numbers) and ``iterated``.
+        notes: what of the grid was left out, in sentences.
+        cells: the planned cells: ``id``, ``label``, ``identity`` (all that changes their numbers), ``iterated`` and
+            ``aims_at``.
         provenance: versions, hashes, device.
         audit: outcomes of the checks.
         claim_valid: False if a check failed; then no number of the run is a claim of robustness. None before the audit.
         failed: what went wrong, by the label of the cell.
         summary: ``summary.csv``, one row per finished cell and epsilon.
-        execution: ``execution.csv``; no rows if no model has gates.
-        gates: ``gates.csv``; no rows if no model has gates, or an older version wrote the run.
+        execution: ``execution.csv``; no rows if no model is dynamic.
+        gates: ``gates.csv``; no rows if no model is dynamic.
     """
 
     path: Path
     config: dict[str, Any]
+    notes: list[str]
     cells: list[dict[str, Any]]
     provenance: dict[str, Any]
-    audit: list[Verdict]
+    audit: list[Finding]
     claim_valid: bool | None
     failed: dict[str, str]
     summary: pd.DataFrame
@@ -115,9 +109,17 @@ class Run:
         return len({cell["id"] for cell in self.cells} - set(self.summary["cell"]))
 
     @cached_property
-    def iterated(self) -> frozenset[str]:
-        """Ids of the cells whose attack takes more than one step."""
-        return frozenset(cell["id"] for cell in self.cells if cell["iterated"])
+    def planned(self) -> dict[str, dict[str, Any]]:
+        """The planned cells by id."""
+        return {cell["id"]: cell for cell in self.cells}
+
+    def label(self, cell: str | None) -> str:
+        """A cell in a few words; nothing for None."""
+        return str(self.planned.get(cell, {"label": cell})["label"]) if cell else ""
+
+    def aim(self, curve: Curve) -> str:
+        """What its attack wants to change: ``class``, ``gates``, ``compute``, or ``nothing``."""
+        return str(self.planned[curve.strongest["cell"]].get("aims_at", "class"))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -128,6 +130,21 @@ class Run:
     def paths(self) -> list[Curve]:
         """The single gradient paths of adaptive attackers, such as ``adaptive/identity``; they have no samples."""
         return [curve for curve in self._curves() if "/" in curve.attacker]
+
+    @cached_property
+    def telling(self) -> list[Curve]:
+        """For each dynamic model and gating, the attack that lowered accuracy most; undefended where there is one."""
+        chosen: dict[str, Curve] = {}
+        for curve in sorted(self.curves, key=lambda curve: (curve.defense != "none", curve.strongest["accuracy"])):
+            if pd.notna(curve.strongest["exec_rate_adv"]):
+                chosen.setdefault(curve.contestant, curve)
+        order = [curve.contestant for curve in self.curves]
+        return sorted(chosen.values(), key=lambda curve: order.index(curve.contestant))
+
+    @property
+    def group(self) -> str:
+        """The group of images whose layers are shown: the paper's birds where the data has them, otherwise all."""
+        return "birds" if "birds" in set(self.execution["group"]) else "all"
 
     @cached_property
     def classes(self) -> int | None:
@@ -154,8 +171,15 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {file} ({first_line(error)}); run the sweep again to restore it.") from None
 
+    def layers(self, curve: Curve, group: str) -> pd.DataFrame:
+        """The rows of ``execution.csv`` of a curve's largest epsilon, one per unit."""
+        table = self.execution
+        same = [table[name] == getattr(curve, name) for name in CURVE if name != "dataset"]
+        same += [table["group"] == group, table["eps"] == curve.strongest["eps"]]
+        return table[np.logical_and.reduce(same)].sort_values("layer")
+
     def measures(self, row: pd.Series) -> pd.DataFrame:
-        """``value, lo, hi, n`` of every measure of whole graphs, by its name, for a row of the summary; maybe none."""
+        """``value, lo, hi, n`` of every measure of ``gates.csv``, by its name, for a row of the summary; maybe none."""
         table = self.gates
         same = [table[name] == row[name] for name in ("cell", "attacker", "eps_label")]
         return table[np.logical_and.reduce(same)].set_index("measure")[["value", "lo", "hi", "n"]]
@@ -186,7 +210,7 @@ class Run:
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run folder.
+    """Read a run folder. Of a sweep that was interrupted, or is going on, what is finished is read.
 
     Raises:
         Prerequisite: there is no such folder, or no cell in it is finished.
@@ -210,58 +234,54 @@ def read_run(path: Path | str) -> Run:
         raise UserError(
             f"'{folder}' has schema {schema} and this version reads {SCHEMA}; use the version that wrote it."
         )
-    summary, execution, gates = _tables(folder, [cell["id"] for cell in document.get("cells", [])])
-    if summary.empty:
-        failed = document.get("failed", {})
-        reason = f" ({next(iter(failed.values()))})" if failed else ""
+    found = document.get
+    failed = found("failed", {})
+    tables = _tables(folder, [cell["id"] for cell in found("cells", [])])
+    if "summary" not in tables:
+        reason = next((f" ({why})" for why in failed.values()), "")
         raise Prerequisite(
             f"no cell of '{folder}' is finished{reason}; run the sweep's command again to go on with it."
         )
     return Run(
-        folder,
-        document.get("config", {}),
-        document.get("cells", []),
-        document.get("provenance", {}),
-        [
-            Verdict(**{key: entry[key] for key in Verdict._fields if key in entry})
-            for entry in document.get("audit", [])
-        ],
-        document.get("claim_valid"),
-        document.get("failed", {}),
-        summary,
-        execution,
-        gates,
+        path=folder,
+        config=found("config", {}),
+        notes=found("notes", []),
+        cells=found("cells", []),
+        provenance=found("provenance", {}),
+        audit=[Finding(**{own.name: entry.get(own.name) for own in fields(Finding)}) for entry in found("audit", [])],
+        claim_valid=found("claim_valid"),
+        failed=failed,
+        **{name: pd.DataFrame(columns=columns) for name, columns in _EMPTY.items() if name not in tables},
+        **tables,
     )
 
 
 def contestant(model: str, gating: str) -> str:
-    """A model with its gating, as in ``aig20 · stochastic``; just the model where it has no gates."""
+    """A model with its gating, as in ``aig20 · stochastic``; just the model where it decides nothing."""
     return model if gating == "none" else f"{model} · {gating}"
 
 
-def _tables(folder: Path, cells: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Summary, execution and gates: as written, or derived anew where a sweep was stopped before it wrote them.
+def _tables(folder: Path, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The tables by name: those that the sweep wrote at its end, or of its finished cells where it has not come so far.
 
     Raises:
         UserError: a table or a cell is damaged.
     """
+    files = [folder / f"{name}.csv" for name in ("summary", "execution", "gates")]
     store = RunFolder(folder)
     try:
-        names = ("summary", "execution", "gates")
-        texts = {name: (folder / f"{name}.csv").read_text() for name in names if (folder / f"{name}.csv").exists()}
-        read = {name: _table(text) for name, text in texts.items()}
-        finished = set(store.finished()) & set(cells)
-        if finished - set(read["summary"]["cell"] if "summary" in read and len(read["summary"]) else ()):
-            read = {name: _table(text) for name, text in store.tables(cells).items()}
+        texts = {file.stem: file.read_text(encoding="utf-8") for file in files if file.exists()}
+        found = {name: _table(text) for name, text in texts.items() if text.strip()}
+        known = set(found["summary"]["cell"]) if "summary" in found else set()
+        if not set(store.finished()) & set(cells) <= known:
+            found = {name: _table(text) for name, text in store.tables(cells).items()}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"cannot read the tables of '{folder}' ({first_line(error)}); run the sweep again to restore them."
         ) from None
-    return read.get("summary", pd.DataFrame()), read.get("execution", _EMPTY), read.get("gates", _NO_MEASURES)
+    return found
 
 
 def _table(text: str) -> pd.DataFrame:
-    if not text.strip():
-        return pd.DataFrame()
     # A class may be called "null" or "nan": only an empty field is a missing value.
-    return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
+    return pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])

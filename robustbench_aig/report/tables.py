@@ -1,72 +1,215 @@
-"""The tables of a run on the console."""
+"""A run as tables for people: what every entry says, how it is written, and what it is sorted by.
+
+The console and the page print the same tables; how they look is theirs. What a table of numbers shows is said beside
+the columns of :mod:`robustbench_aig.engine.columns` and the measures of :mod:`robustbench_aig.gates.measures`.
+"""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
+from robustbench_aig.contracts.columns import Column
+from robustbench_aig.engine.columns import SUMMARY
+from robustbench_aig.gates.measures import MEASURES
 from robustbench_aig.report import text
-from robustbench_aig.report.headline import headlines
+from robustbench_aig.report.headline import Headline, worst_cases
 from robustbench_aig.report.run import CURVE, Curve, Run
-
-STYLES = {"FAIL": "bold red", "WARN": "yellow", "INFO": "cyan", "PASS": "green", "n.a.": "dim"}
-NOT_A_CLAIM = "NOT A ROBUSTNESS CLAIM"
 
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
-_CELL = 13  # columns of the console that one epsilon takes
+_RATES = {"rate_clean": "before", "rate_adv": "after", "flip_rate": "flipped", "flip_rate_null": "without attack"}
+
+SECTIONS = {
+    "random": "random models: expected accuracy of one draw, of the vote, and share right in all draws, %",
+    "gates": "decisions: units executed, multiply-adds, and decisions flipped per image, %",
+    "graphs": "whole graphs: distances, compute won back, and what graphs tell of the class, %",
+    "mediation": "accuracy where the attack may change features, decisions, both or neither, %",
+}
+"""Short tables by the sections of columns and measures, and their titles."""
 
 
-def report(run: Run, width: int) -> Iterator[RenderableType]:
-    """Everything that ``robustbench-aig report`` prints.
+class Shown(NamedTuple):
+    """One number: what is written, its interval, and what it is sorted by."""
 
-    Args:
-        run: a finished run.
-        width: of the console; a table with more epsilons than fit goes on below.
+    text: str
+    span: str = ""
+    key: float | str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: what it shows.
+        names: headings of the columns that name a row.
+        heads: headings of its numbers.
+        rows: the names and the numbers of each.
+        note: a line more about it.
     """
-    yield headline(run)
-    yield from accuracy(run, width)
-    yield from stochastic(run)
-    yield from certified(run)
-    yield from gates(run)
-    yield from graphs(run)
+
+    title: str
+    names: Sequence[str]
+    heads: Sequence[str]
+    rows: Sequence[tuple[Sequence[str], Sequence[Shown]]]
+    note: str = ""
 
 
-def headline(run: Run) -> Group:
-    """The lowest accuracy of each model, gating and defence, with the audit; under a banner if that failed."""
-    lines: list[RenderableType] = []
-    if run.claim_valid is False:
-        lines.append(_banner())
-    lines.append(Text(subject(run), "bold"))
-    for entry in headlines(run):
-        line = Text.assemble(
-            (entry.contestant, "bold"), "  ", (entry.claim, "bold"), "  ", (f"({entry.circumstances})", "dim")
+def shown(value: float, lo: float, hi: float) -> Shown:
+    """A share in per cent with its interval."""
+    span = "" if pd.isna(lo) else f"{text.percent(lo)}\N{EN DASH}{text.percent(hi)}"
+    return Shown(text.percent(value), span, value)
+
+
+def entry(column: Column[Any], values: Mapping[Any, Any], interval: bool) -> Shown:
+    """The value of a column, beside the one before the attack, and its interval, ``lo`` to ``hi``."""
+    value = values.get(column.name)
+    if value is None or pd.isna(value):
+        return Shown(text.write(math.nan, column.unit), key=-1.0)
+    words = [text.write(values[name], column.unit) for name in (column.before, column.name) if name]
+    has = interval and len(words) == 1 and pd.notna(values["lo"])
+    span = "\N{EN DASH}".join(text.write(values[end], column.unit) for end in ("lo", "hi")) if has else ""
+    return Shown(" → ".join(words), span, value)
+
+
+def numbers(columns: Sequence[Column[Any]], row: Mapping[Any, Any]) -> list[Shown]:
+    """What a row of ``summary.csv`` says in some columns."""
+    return [entry(column, row, "lo" in column.names) for column in columns]
+
+
+def measured(columns: Sequence[Column[Any]], found: pd.DataFrame) -> list[Shown]:
+    """What the measures of an attack say, of :meth:`.Run.measures`."""
+    values = dict(found["value"])
+    ends = {column.name: found.loc[column.name].to_dict() for column in columns if column.name in values}
+    return [entry(column, values | {**ends.get(column.name, {}), "value": 0}, True) for column in columns]
+
+
+def accuracy(run: Run) -> Iterator[Table]:
+    """Accuracy with its interval: a table per attack, attacker, norm and defence, a column per epsilon."""
+    if not run.curves:
+        rows = [([r["model"], r["gating"], r["defense"]], [shown(r["accuracy"], r["lo"], r["hi"])]) for r in _rows(run)]
+        yield Table("accuracy [95 %] on clean images", ("model", "gating", "defence"), ("accuracy",), rows)
+    blocks: dict[tuple[str, ...], list[Curve]] = {}
+    for curve in run.curves:
+        block = blocks.setdefault((curve.attack, curve.attacker, curve.norm, curve.defense), [])
+        block += [curve, *(path for path in run.paths if _is_path_of(path, curve))]
+    for (attack, attacker, norm, defense), curves in blocks.items():
+        epsilons = list(dict.fromkeys(label for curve in curves for label in curve.rows["eps_label"]))
+        rows = []
+        for curve in curves:
+            found = {r["eps_label"]: shown(r["accuracy"], r["lo"], r["hi"]) for r in curve.rows.to_dict("records")}
+            rows.append(([_row_name(curve, curves)], [found.get(label, Shown(text.NONE)) for label in epsilons]))
+        title = f"accuracy [95 %] · {attack} · {attacker} · {text.norm(norm)} · {text.defense(defense)}"
+        yield Table(title, ("eps",), epsilons, rows)
+
+
+def worst(run: Run) -> Iterator[Table]:
+    """The worst case at every epsilon: a row per model, gating, defence and norm."""
+    cases = list(worst_cases(run))
+    epsilons = dict.fromkeys(entry.row["eps_label"] for entry in sorted(cases, key=lambda entry: entry.row["eps"]))
+    groups: dict[tuple[str, str, str], dict[str, Headline]] = {}
+    for case in cases:
+        key = case.contestant, _dash(case.row["defense"]), text.norm(case.row["norm"])
+        groups.setdefault(key, {})[case.row["eps_label"]] = case
+    rows = []
+    for names, found in groups.items():
+        clean = shown(*next(iter(found.values())).clean[:3])
+        bounds = [_bound(found[label]) if label in found else Shown(text.NONE) for label in epsilons]
+        rows.append((names, [clean, *bounds]))
+    note = (
+        "Accuracy in per cent, with its 95 % interval, under the attack that lowers it most. “≤” marks numbers that an "
+        "iterated attack found which knows the decisions and the defence."
+    )
+    if rows:
+        yield Table("worst case at every strength", ("model", "defence", "norm"), ("clean", *epsilons), rows, note)
+
+
+def sections(run: Run, every: bool = False) -> Iterator[Table]:
+    """What attacks did, in short tables: at the largest epsilon of each curve, or with intervals at ``every`` one."""
+    attacked = [
+        (curve, row) for curve in run.curves for _, row in (curve.attacked if every else curve.rows.tail(1)).iterrows()
+    ]
+    for section, title in SECTIONS.items():
+        columns, measures = SUMMARY.shown(section), MEASURES.shown(section)
+        rows = []
+        for curve, row in attacked:
+            found = run.measures(row) if measures else pd.DataFrame()
+            said = numbers(columns, dict(row)) if columns else measured(measures, found)
+            if any(number.text != text.NONE for number in said) and (section != "random" or row["draws"] > 1):
+                names = [curve.contestant, _dash(curve.defense), f"{curve.attack} {curve.attacker}", text.budget(row)]
+                rows.append((names, said if every else [number._replace(span="") for number in said]))
+        if rows:
+            heads = [column.heading for column in columns or measures]
+            yield Table(title, ("model", "defence", "attack", "eps"), heads, rows)
+
+
+def certified(run: Run) -> Iterator[Table]:
+    """Share of images whose label is certified up to an L2 radius, where the defence certifies (Gaussian smoothing)."""
+    defended = run.summary[(run.summary["attack"] == "none") & (run.summary["defense"] != "none")]
+    rows = []
+    for row in defended.to_dict("records"):
+        samples = run.samples(row["cell"])
+        if "radius" in samples:
+            shares = [float((samples["radius"] > radius).mean()) for radius in RADII]
+            names = [row["model"], row["gating"], row["defense"], str(row["draws"])]
+            rows.append((names, [Shown(text.percent(share), key=share) for share in shares]))
+    title = "certified accuracy of the vote, %: L2 radius in pixel values, each certificate wrong once in 1,000"
+    if rows:
+        yield Table(title, ("model", "gating", "defence", "draws"), [f"{radius:g}" for radius in RADII], rows)
+
+
+def every_row(run: Run) -> Table:
+    """All rows of ``summary.csv``."""
+    keys, columns = [name for name in CURVE if name != "dataset"], SUMMARY.shown()
+    rows = []
+    for row in _rows(run):
+        said = [Shown(row["eps_label"], key=row["eps"]), *numbers(columns, row)]
+        rows.append(([_dash(str(row[key])) for key in keys], said))
+    heads = ("ε", *(column.heading for column in columns))
+    return Table("all rows", keys, heads, rows, "Accuracies and rates in per cent. Click on a heading to sort.")
+
+
+def layers(run: Run) -> Iterator[Table]:
+    """How often every unit runs, before and after the attack that lowered accuracy most."""
+    group = run.group if len(run.execution) else "all"
+    images = "All images" if group == "all" else f"Images of {group}"
+    for curve in run.telling:
+        rows = []
+        for row in run.layers(curve, group).to_dict("records"):
+            shift = f"{text.points(row['shift'])} [{text.points(row['lo'])}, {text.points(row['hi'])}]"
+            shares = [Shown(text.percent(row[name]), key=row[name]) for name in _RATES]
+            rows.append(([f"{row['layer']} · {row['block']}"], [*shares, Shown(shift, key=row["shift"])]))
+        title = f"execution rates · {curve.contestant} · {attack_of(curve)}"
+        yield Table(
+            title,
+            ("unit",),
+            (*_RATES.values(), "shift, points [95 %]"),
+            rows,
+            f"{images}, in per cent, at the largest ε.",
         )
-        lines.append(line)
-    lines += list(_audit(run))
-    if run.failed or run.unfinished:
-        lines.append(
-            Text(
-                f"{run.unfinished} of {len(run.cells)} cells have no result; the sweep's command resumes them.",
-                "yellow",
-            )
-        )
-    return Group(*lines)
+
+
+def settings(title: str, values: Mapping[str, Any]) -> Table:
+    """Configuration or provenance, by dotted names."""
+    return Table(title, ("name", "value"), (), [(pair, ()) for pair in flat(values)])
+
+
+def cells(run: Run) -> Table:
+    """Every planned cell and its state."""
+    finished = set(run.summary["cell"])
+    states = [run.failed.get(cell["label"], "finished" if cell["id"] in finished else "to do") for cell in run.cells]
+    rows = [((cell["id"], cell["label"], state), ()) for cell, state in zip(run.cells, states, strict=True)]
+    return Table(f"cells ({len(finished)} of {len(run.cells)} finished)", ("id", "cell", "state"), (), rows)
 
 
 def subject(run: Run) -> str:
     """What was measured, as in ``cifar10 · 10,000 images · seed 0``."""
-    if run.summary.empty:
-        return run.name
     datasets = ", ".join(run.summary["dataset"].unique())
-    sizes = sorted(run.summary["n"].unique())
+    counts = " or ".join(f"{size:,}" for size in sorted(run.summary["n"].unique()))
     seeds = sorted(run.summary["seed"].unique())
-    counts = " or ".join(f"{size:,}" for size in sizes)
     return f"{datasets} · {counts} images · {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
@@ -76,207 +219,10 @@ def audit_counts(run: Run) -> str:
     return " · ".join(f"{found.count(verdict)} {verdict.lower()}" for verdict in ("PASS", "WARN", "FAIL"))
 
 
-def audit(run: Run) -> Iterator[RenderableType]:
-    """Every verdict of the audit: the worst first, each with symptom, remedy and what was measured."""
-    if run.claim_valid is False:
-        yield _banner()
-    yield Text(f"{run.name} · {subject(run)}", "bold")
-    labels = {cell["id"]: cell["label"] for cell in run.cells}
-    table = _plain(f"audit: {audit_counts(run)}" if run.audit else "audit: not run")
-    for column in ("", "check", "finding", "measured", "limit"):
-        table.add_column(column, overflow="fold")
-    for verdict, colour in STYLES.items():
-        for entry in run.audit:
-            if entry.verdict == verdict:
-                where = f"\n{labels.get(entry.cell, entry.cell)}" if entry.cell else ""
-                table.add_row(
-                    Text(verdict, colour),
-                    f"{entry.id} {entry.title}",
-                    Text.assemble(entry.text, (where, "dim")),
-                    text.NONE if entry.value is None else f"{entry.value:.4g}",
-                    text.NONE if entry.threshold is None else f"{entry.threshold:.4g}",
-                )
-    yield table
-
-
-def _banner() -> Panel:
-    return Panel(Text(f"{NOT_A_CLAIM}: a check of the audit failed, see below", "bold red"), style="red", expand=False)
-
-
-def _audit(run: Run) -> Iterator[Text]:
-    if not run.audit:
-        yield Text("audit: not run", "dim")
-        return
-    labels = {cell["id"]: cell["label"] for cell in run.cells}
-    yield Text(f"audit: {audit_counts(run)}")
-    for verdict in ("FAIL", "WARN", "INFO"):
-        for entry in run.audit:
-            if entry.verdict == verdict:
-                where = f"  ({labels.get(entry.cell, entry.cell)})" if entry.cell else ""
-                yield Text.assemble("  ", (verdict, STYLES[verdict]), f" {entry.id}  {entry.text}", (where, "dim"))
-
-
-def accuracy(run: Run, width: int) -> Iterator[Table]:
-    """Accuracy in per cent with its 95 % interval: a table per attack, attacker and defence, a column per epsilon."""
-    if not run.curves:
-        clean = run.summary
-        yield from _clean_only(clean)
-    blocks: dict[tuple[str, str, str, str], list[Curve]] = {}
-    for curve in run.curves:
-        blocks.setdefault((curve.attack, curve.attacker, curve.norm, curve.defense), []).append(curve)
-        inside = [path for path in run.paths if _is_path_of(path, curve)]
-        blocks[(curve.attack, curve.attacker, curve.norm, curve.defense)] += inside
-    for (attack, attacker, norm, defense), curves in blocks.items():
-        title = f"accuracy [95 %] · {attack} · {attacker} · {text.norm(norm)} · {text.defense(defense)}"
-        names = {id(curve): _row_name(curve, curves) for curve in curves}
-        room = max(1, (width - max(map(len, names.values())) - 4) // _CELL)
-        epsilons = list(dict.fromkeys(label for curve in curves for label in curve.rows["eps_label"]))
-        for start in range(0, len(epsilons), room):
-            shown = epsilons[start : start + room]
-            table = _plain(title if start == 0 else None)
-            table.add_column("eps")
-            for label in shown:
-                table.add_column(label, justify="right", no_wrap=True)
-            for curve in curves:
-                cells = dict(zip(curve.rows["eps_label"], map(_number, curve.rows.to_dict("records")), strict=True))
-                table.add_row(names[id(curve)], *(cells.get(label, text.NONE) for label in shown))
-            yield table
-
-
-def stochastic(run: Run) -> Iterator[Table]:
-    """Three numbers for everything random, at the largest epsilon of each curve and on clean images."""
-    curves = [curve for curve in run.curves if curve.strongest["draws"] > 1]
-    if not curves:
-        return
-    draws = int(curves[0].strongest["draws"])
-    table = _plain(f"random models at the largest epsilon: expected accuracy, vote and worst of {draws} draws, %")
-    for column in ("model", "defence", "attack", "eps"):
-        table.add_column(column)
-    for column in ("expected", f"vote@{draws}", f"worst@{draws}", f"worst@{draws} clean"):
-        table.add_column(column, justify="right")
-    for curve in curves:
-        row = curve.strongest
-        numbers = [
-            text.percent(row[name]) for name in ("accuracy", "vote_accuracy", "worst_accuracy", "worst_accuracy_clean")
-        ]
-        table.add_row(curve.contestant, curve.defense, f"{curve.attack} {curve.attacker}", row["eps_label"], *numbers)
-    yield table
-
-
-def certified(run: Run) -> Iterator[Table]:
-    """Share of images whose label is certified up to an L2 radius, where the defence certifies (Gaussian smoothing)."""
-    defended = run.summary[(run.summary["attack"] == "none") & (run.summary["defense"] != "none")]
-    cells = [(row, run.samples(row["cell"])) for row in defended.to_dict("records")]
-    found = [(row, samples["radius"].to_numpy()) for row, samples in cells if "radius" in samples]
-    if not found:
-        return
-    table = _plain("certified accuracy of the vote, %: L2 radius in pixel values, each certificate wrong once in 1,000")
-    for column in ("model", "gating", "defence", "draws"):
-        table.add_column(column)
-    for radius in RADII:
-        table.add_column(f"{radius:g}", justify="right")
-    for row, radii in found:
-        shares = [text.percent(float((radii > radius).mean())) for radius in RADII]
-        table.add_row(row["model"], row["gating"], row["defense"], str(row["draws"]), *shares)
-    yield table
-
-
-def gates(run: Run) -> Iterator[Table]:
-    """What each attack did to the gates, at its largest epsilon."""
-    curves = [curve for curve in run.curves if pd.notna(curve.strongest["exec_rate_adv"])]
-    if not curves:
-        return
-    table = _plain("gates at the largest epsilon: execution rate, compute, and gates flipped per image, %")
-    for column in ("model", "defence", "attack", "eps"):
-        table.add_column(column)
-    for column in ("executed", "MACs", "flipped", "without attack"):
-        table.add_column(column, justify="right")
-    for curve in curves:
-        row = curve.strongest
-        table.add_row(
-            curve.contestant,
-            curve.defense,
-            f"{curve.attack} {curve.attacker}",
-            row["eps_label"],
-            f"{text.percent(row['exec_rate_clean'])} → {text.percent(row['exec_rate_adv'])}",
-            f"{text.macs(row['macs_clean'])} → {text.macs(row['macs_adv'])}",
-            text.percent(row["flip_rate"]),
-            text.percent(row["flip_rate_null"]),
-        )
-    yield table
-
-
-GRAPHS = {
-    "whole graphs at the largest epsilon: kept, compute won back from gates, information on the class, monitor": (
-        ("graph kept, %", ("graph_kept",)),
-        ("MACs up, %", ("recovered_up_pooled",)),
-        ("down, %", ("recovered_down_pooled",)),
-        ("class, bits", ("information_clean", "information_adv")),
-        ("monitor AUC", ("monitor_auc",)),
-    ),
-    "accuracy where the attack may change features, gates, both or neither, %": (
-        ("neither", ("mediation_neither",)),
-        ("features", ("mediation_features",)),
-        ("gates", ("mediation_gates",)),
-        ("both", ("mediation_both",)),
-    ),
-}
-"""Tables of whole graphs: their titles, headings and the measures below each."""
-
-
-def measured(found: pd.DataFrame, names: tuple[str, ...]) -> str:
-    """Values of some measures of a row, as in ``0.84 → 0.31``; shares in per cent, others as they are."""
-    values = found["value"].to_dict()
-    return " → ".join(_write(names[0], values.get(name, math.nan)) for name in names)
-
-
-def span(found: pd.DataFrame, names: tuple[str, ...]) -> str:
-    """The interval of a measure that stands alone; empty where it has none."""
-    if len(names) > 1 or names[0] not in found.index or math.isnan(found["lo"][names[0]]):
-        return ""
-    return "[" + ", ".join(_write(names[0], found[end][names[0]]) for end in ("lo", "hi")) + "]"
-
-
-def _write(name: str, value: float) -> str:
-    bare = name.startswith(("information", "monitor", "macs_ratio"))
-    return text.NONE if math.isnan(value) else f"{value:.2f}" if bare else text.percent(value)
-
-
-def graphs(run: Run) -> Iterator[Table]:
-    """What each attack did to whole graphs, at its largest epsilon."""
-    pairs = [(curve, run.measures(curve.strongest)) for curve in run.curves]
-    pairs = [(curve, found) for curve, found in pairs if len(found)]
-    for title, columns in GRAPHS.items() if pairs else ():
-        table = _plain(title)
-        for column in ("model", "defence", "attack", "eps"):
-            table.add_column(column)
-        for column, _ in columns:
-            table.add_column(column, justify="right")
-        for curve, found in pairs:
-            attack = f"{curve.attack} {curve.attacker}"
-            numbers = [measured(found, names) for _, names in columns]
-            table.add_row(curve.contestant, curve.defense, attack, curve.strongest["eps_label"], *numbers)
-        yield table
-
-
-def show(run: Run) -> Iterator[RenderableType]:
-    """What a run is made of: configuration, cells and provenance."""
-    yield Text(f"{run.name} · {subject(run)}", "bold")
-    for title, values in (("configuration", run.config), ("provenance", run.provenance)):
-        table = _plain(title)
-        table.add_column("name", no_wrap=True)
-        table.add_column("value", overflow="fold")
-        for name, value in flat(values):
-            table.add_row(name, value)
-        yield table
-    finished = set(run.summary["cell"])
-    table = _plain(f"cells ({len(finished)} of {len(run.cells)} finished)")
-    for column in ("id", "cell", "state"):
-        table.add_column(column)
-    for cell in run.cells:
-        state = run.failed.get(cell["label"], "finished" if cell["id"] in finished else "to do")
-        table.add_row(cell["id"], cell["label"], state)
-    yield table
+def attack_of(curve: Curve, budget: bool = True) -> str:
+    """The attack of a curve, as in ``fgsm, static, L∞ 8/255``, or without its largest epsilon."""
+    row = curve.strongest
+    return f"{curve.attack}, {curve.attacker}, {text.budget(row) if budget else text.norm(row['norm'])}"
 
 
 def flat(values: object, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -293,25 +239,21 @@ def flat(values: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, text.NONE if values is None else str(values)
 
 
-def print_all(console: Console, parts: Iterator[RenderableType]) -> None:
-    """Print parts with a blank line after each."""
-    for part in parts:
-        console.print(part)
-        console.print()
+def _rows(run: Run) -> list[dict[Any, Any]]:
+    return run.summary.to_dict("records")
 
 
-def _clean_only(clean: pd.DataFrame) -> Iterator[Table]:
-    table = _plain("accuracy [95 %] on clean images")
-    for column in ("model", "gating", "defence", "accuracy"):
-        table.add_column(column)
-    for row in clean.to_dict("records"):
-        table.add_row(row["model"], row["gating"], row["defense"], text.interval(row["accuracy"], row["lo"], row["hi"]))
-    yield table
+def _bound(case: Headline) -> Shown:
+    number = shown(*case.found[:3])
+    return number._replace(text=f"≤ {number.text}") if case.robust else number
+
+
+def _dash(name: str) -> str:
+    return text.NONE if name == "none" else name
 
 
 def _is_path_of(path: Curve, curve: Curve) -> bool:
-    shared = [name for name in CURVE if name != "attacker"]
-    same = all(getattr(path, name) == getattr(curve, name) for name in shared)
+    same = all(getattr(path, name) == getattr(curve, name) for name in CURVE if name != "attacker")
     return same and path.attacker.startswith(f"{curve.attacker}/")
 
 
@@ -320,19 +262,3 @@ def _row_name(curve: Curve, curves: list[Curve]) -> str:
         return f"  {curve.attacker.partition('/')[2]}"
     repeated = sum(other.contestant == curve.contestant and "/" not in other.attacker for other in curves) > 1
     return f"{curve.contestant} · seed {curve.seed}" if repeated else curve.contestant
-
-
-def _number(row: dict[Any, Any]) -> str:
-    return f"{text.percent(row['accuracy'])}\n[dim]{text.span(row['lo'], row['hi'])}[/dim]"
-
-
-def _plain(title: str | None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )

@@ -1,13 +1,24 @@
-"""How numbers are written: percentages with one decimal, intervals in brackets, epsilons by their labels."""
+"""How numbers are written: percentages with one decimal, intervals with a dash, epsilons by their labels."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
+
+from robustbench_aig.contracts.columns import Unit
 
 NONE = "\N{EN DASH}"
 """Stands for a value that does not exist."""
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def write(value: Any, unit: Unit) -> str:
+    """A value of a table in its unit; a dash where there is none."""
+    if pd.isna(value):
+        return NONE if unit != "text" else ""
+    return str(_WRITERS[unit](value))
 
 
 def percent(fraction: float) -> str:
@@ -18,11 +29,6 @@ def percent(fraction: float) -> str:
 def interval(value: float, lo: float, hi: float) -> str:
     """``3.1 % [2.2, 4.4]``."""
     return f"{percent(value)} % [{percent(lo)}, {percent(hi)}]"
-
-
-def span(lo: float, hi: float) -> str:
-    """The ends of an interval alone, as in ``2.2-4.4`` with a dash."""
-    return f"{percent(lo)}\N{EN DASH}{percent(hi)}"
 
 
 def defense(name: str) -> str:
@@ -36,15 +42,17 @@ def points(difference: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with two significant digits; ``<0.001`` below that."""
-    return "<0.001" if p < 0.001 else f"{p:.2g}"
+    """A p-value with two significant digits; ``<0.001`` below that, a dash where there is none."""
+    return NONE if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def macs(count: float) -> str:
-    """A number of multiply-adds as ``28.4 M``; a dash where there is none."""
+    """A number of multiply-adds as ``28.4 M``, with its sign below 0; a dash where there is none."""
     if math.isnan(count):
         return NONE
-    scale, unit = (1e9, "G") if count >= 1e9 else (1e6, "M") if count >= 1e6 else (1e3, "k")
+    if count == 0:
+        return "0"
+    scale, unit = (1e9, "G") if abs(count) >= 1e9 else (1e6, "M") if abs(count) >= 1e6 else (1e3, "k")
     return f"{count / scale:.3g} {unit}"
 
 
@@ -56,3 +64,12 @@ def norm(name: str) -> str:
 def budget(row: pd.Series) -> str:
     """The norm and epsilon of a row, as in ``L∞ 8/255``."""
     return f"{norm(row['norm'])} {row['eps_label']}"
+
+
+_WRITERS: dict[Unit, Callable[[Any], str]] = {
+    "share": percent,
+    "macs": macs,
+    "number": "{:.4g}".format,
+    "ratio": "{:.2f}".format,
+    "text": str,
+}

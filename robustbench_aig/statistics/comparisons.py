@@ -39,22 +39,6 @@ class Comparison(NamedTuple):
     test: str
 
 
-class Claim(NamedTuple):
-    """A statement about a grid of epsilons.
-
-    Attributes:
-        claim: what is stated and how it was corrected, in words.
-        holds: whether it is significant at the given level.
-        p_value: of the statement as a whole.
-        significant: (E,) booleans, the epsilons that are significant under this claim's correction.
-    """
-
-    claim: str
-    holds: bool
-    p_value: float
-    significant: npt.NDArray[np.bool_]
-
-
 def compare(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -197,35 +181,12 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     Raises:
         ValueError: for no values, or values outside [0, 1].
     """
-    p = _p_values(p_values)
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or p.size == 0 or not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("expected a vector of p-values in [0, 1]")
     order, adjusted = np.argsort(p, kind="stable"), np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
     return adjusted
-
-
-def at_every(p_values: npt.ArrayLike, alpha: float = 0.05) -> Claim:
-    """Is the first more robust at *every* epsilon? Each must be significant, so no correction is needed (Berger 1982).
-
-    Args:
-        p_values: (E,) one-sided (``alternative="greater"``), or significance in opposite directions would count.
-        alpha: level in (0, 1).
-
-    Raises:
-        ValueError: for no values, or values outside [0, 1].
-    """
-    p = _p_values(p_values)
-    largest = float(p.max())
-    return Claim("at every epsilon (each one significant, no correction)", largest <= alpha, largest, p <= alpha)
-
-
-def at_some(p_values: npt.ArrayLike, alpha: float = 0.05) -> Claim:
-    """Is the first more robust at *some* epsilon? Corrected for the number of epsilons by :func:`holm`.
-
-    Arguments and errors are those of :func:`at_every`.
-    """
-    adjusted = holm(p_values)
-    smallest = float(adjusted.min())
-    return Claim("at some epsilon (Holm)", smallest <= alpha, smallest, adjusted <= alpha)
 
 
 def simultaneous_band(
@@ -291,13 +252,6 @@ def _verdicts(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_]
     if not (_binary(first) and _binary(second)):
         raise ValueError("verdicts must be true or false")
     return first == 1, second == 1
-
-
-def _p_values(p_values: npt.ArrayLike) -> Floats:
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or p.size == 0 or not np.all((p >= 0) & (p <= 1)):
-        raise ValueError("expected a vector of p-values in [0, 1]")
-    return p
 
 
 def strongest_difference(first: Floats, second: Floats) -> tuple[Interval, int]:

@@ -12,10 +12,6 @@ Array = npt.NDArray[np.float64]
 
 NAN = float("nan")
 
-CROSSED_DRAWS = 2
-"""Scoring draws in which features and graphs are crossed, or all where there are fewer. Images are the unit, so few
-draws are enough."""
-
 
 class Measure(NamedTuple):
     """What one measure says of N images.

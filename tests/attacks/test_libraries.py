@@ -16,11 +16,12 @@ from torch import nn
 import attacks
 import defenses
 from attacks.libraries import foolbox, survey, torchattacks
-from attacks.libraries.adapter import Attackable, size
+from attacks.libraries.adapter import Attackable
 from attacks.libraries.capability import Capability
 from robustbench_aig.contracts.crafting import craft
 from robustbench_aig.contracts.network import frozen
 from robustbench_aig.contracts.noise import logistic
+from robustbench_aig.contracts.norms import size
 from robustbench_aig.contracts.policy import Stochastic
 from robustbench_aig.errors import UsageError
 

@@ -43,7 +43,9 @@ def test_an_attack_says_of_itself_what_the_list_says(entry):
         ("gates:ce:aim=flip", "gates"),
         ("gates:universal:aim=through", "gates"),
         ("torchattacks:PGD", "class"),
-        ("torchattacks:GN", "nothing"),
+        ("noise", "class"),
+        ("torchattacks:GN", "class"),
+        ("torchattacks:VANILA", "nothing"),
     ],
 )
 def test_purposes(specification, purpose):

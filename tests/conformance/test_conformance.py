@@ -109,6 +109,7 @@ FAILURES: list[tuple[Make, set[str], str]] = [
     (broken.RunsAllExperts, {"costs of skipped units"}, "'expert 1' takes as many multiply-adds"),
     (broken.WrongCosts, {"costs of skipped units"}, "another decision on 'block 2' saves 20,736"),
     (broken.LowFloor, {"costs of skipped units"}, "a pass takes"),
+    (broken.OtherCosts, {"costs of skipped units"}, "'costs' speaks of 3 units, and the network has 2"),
     (broken.NegativeCosts, {"costs of skipped units", "costs in bounds"}, "with a floor of"),
 ]
 

@@ -27,6 +27,7 @@ def noise(units: int, count: int = 8) -> Tensor:
 
 POLICIES: list[Policy] = [
     Deterministic(),
+    Deterministic(0.5),
     Deterministic(0.0),
     Deterministic(1.0),
     Deterministic(0.6, "straight-through"),

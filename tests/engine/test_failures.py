@@ -16,6 +16,7 @@ import attacks
 from defenses.jpeg import Jpeg
 from robustbench_aig.audit.runner import sweep
 from robustbench_aig.contracts.attack import Attack
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.epsilons import Epsilon
 from robustbench_aig.contracts.parts import even
 from robustbench_aig.contracts.target import Target
@@ -79,7 +80,7 @@ class Plain(nn.Module):
 
 
 def settings(module: nn.Module, **changes: Any) -> Settings:
-    grid = {"models": [Classifier.of("mine", module, "mine")], "defenses": (None,)}
+    grid = {"models": [Classifier.of("mine", module, "mine")], "defenses": (NO_DEFENSE,)}
     return grids.settings(**grid | changes)
 
 
@@ -115,7 +116,7 @@ def test_where_nothing_is_finished_nothing_is_claimed(tmp_path: Path) -> None:
 
 
 class Sometimes(Jpeg):
-    key: ClassVar[str] = "sometimes"
+    name: ClassVar[str] = "sometimes"
 
     def __call__(self, images: Tensor, uniform: Tensor | None = None) -> Tensor:
         raise KeyError("gone")

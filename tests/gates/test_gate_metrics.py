@@ -7,9 +7,9 @@ import torch
 from robustbench_aig.contracts.scores import Scores
 from robustbench_aig.contracts.trace import Costs
 from robustbench_aig.contracts.units import Layout, Switch
-from robustbench_aig.gates import gate_metrics as metrics
 from robustbench_aig.gates.information import information
-from robustbench_aig.gates.mediation import Crossed, mediation
+from robustbench_aig.gates.measures import Change, Clean, Found, measures
+from robustbench_aig.gates.mediation import Crossed
 from robustbench_aig.gates.prototypes import Prototypes, Reader
 
 LAYOUT = Layout((Switch("a"), Switch("b"), Switch("c")))
@@ -25,10 +25,16 @@ def scores(opened: np.ndarray, vote: np.ndarray | None = None) -> Scores:
     return Scores(np.ones((s, n), bool), vote, np.zeros(n, np.uint16), opened, opened.mean(0).astype(np.float32), macs)
 
 
+def measured(clean: Scores, moved: Scores, crossed: Crossed | None = None, labels: np.ndarray | None = None) -> Found:
+    """Every measure of what happened between two scores."""
+    labels = np.zeros(len(clean.macs), np.int64) if labels is None else labels
+    return measures(Change(Clean(clean, labels, 2, COSTS, LAYOUT), moved, crossed))
+
+
 def test_distances_count_gates_and_their_macs() -> None:
     clean, moved = np.zeros((1, 2, 3)), np.zeros((1, 2, 3))
     moved[0, 0, 0] = 1
-    found = metrics.distances(scores(clean), scores(moved), COSTS, LAYOUT)
+    found = measured(scores(clean), scores(moved))
     assert found["hamming"].value == pytest.approx(1 / 6)
     assert found["hamming_max"].value == pytest.approx(1 / 3)
     assert found["hamming_macs"].value == pytest.approx(0.3)
@@ -39,7 +45,7 @@ def test_distances_count_gates_and_their_macs() -> None:
 def test_distances_of_draws_stand_beside_both_nulls() -> None:
     clean = np.array([[[1, 1, 1]], [[0, 1, 1]]])  # two draws of one image
     moved = np.array([[[1, 1, 1]], [[0, 0, 1]]])
-    found = metrics.distances(scores(clean), scores(moved), COSTS, LAYOUT)
+    found = measured(scores(clean), scores(moved))
     assert found["hamming"].value == pytest.approx(1 / 6)
     assert found["hamming_null"].value == pytest.approx(1 / 3)
     # draw 0 of the clean image against draw 1 of the attacked one: 2 of 3; draw 1 against draw 0: 1 of 3
@@ -50,7 +56,7 @@ def test_distances_of_draws_stand_beside_both_nulls() -> None:
 def test_recovered_compute_is_read_against_floor_and_ceiling() -> None:
     clean = np.array([[[1, 0, 0], [1, 1, 1], [0, 0, 0]]])
     moved = np.array([[[1, 1, 0], [0, 1, 1], [0, 0, 0]]])
-    found = metrics.compute(scores(clean), scores(moved), COSTS, LAYOUT)
+    found = measured(scores(clean), scores(moved))
     assert found["at_ceiling"].value == 1
     assert found["at_floor"].value == 1
     assert found["recovered_up"].value == pytest.approx((3 / 4 + 0) / 2)
@@ -59,7 +65,7 @@ def test_recovered_compute_is_read_against_floor_and_ceiling() -> None:
     assert found["recovered_up_pooled"].value == pytest.approx((3 - 6) / (4 + 0 + 10))
     assert found["recovered_down_pooled"].value == pytest.approx((6 - 3) / (6 + 10 + 0))
     assert found["macs_ratio_max"].value == pytest.approx(19 / 16)
-    everything = metrics.compute(scores(np.ones((1, 4, 3))), scores(np.ones((1, 4, 3))), COSTS, LAYOUT)
+    everything = measured(scores(np.ones((1, 4, 3))), scores(np.ones((1, 4, 3))))
     assert everything["recovered_up"].n == 0
     assert np.isnan(everything["recovered_up"].value)
     assert everything["recovered_down"].value == 0
@@ -71,7 +77,7 @@ def test_ratio_stays_between_floor_and_ceiling() -> None:
     ratio = moved.macs / clean.macs
     assert (ratio >= 10 / clean.macs).all()
     assert (ratio <= 20 / clean.macs).all()
-    found = metrics.compute(clean, moved, COSTS, LAYOUT)
+    found = measured(clean, moved)
     assert found["macs_ratio"].value == pytest.approx(ratio.mean())
     assert ratio.min() <= found["macs_ratio_p95"].value <= found["macs_ratio_max"].value == ratio.max()
 
@@ -126,14 +132,14 @@ def test_prototypes_read_the_class_from_the_graph() -> None:
     opened, labels = world(2, informative=True)
     flipped = opened.copy()
     flipped[:, :, 0] = ~flipped[:, :, 0]
-    reader = Reader(scores(opened, labels), labels, 2)
-    found = reader.hits(scores(flipped, 1 - labels))
+    clean, moved = scores(opened, labels), scores(flipped, 1 - labels)
+    found = measured(clean, moved, labels=labels)
     assert found["prototype_true_clean"].value == pytest.approx(0.95, abs=0.03)
     assert found["prototype_true_adv"].value == pytest.approx(0.05, abs=0.03)
     assert found["prototype_predicted_clean"] == found["prototype_true_clean"]
     assert found["prototype_predicted_adv"].value == pytest.approx(0.95, abs=0.03)
     assert found["prototype_moved"].value > 0.99
-    assert reader.hits_of(scores(flipped), 1).value == pytest.approx(0.95, abs=0.03)
+    assert Reader(clean, labels, 2).hits_of(moved, 1).value == pytest.approx(0.95, abs=0.03)
 
 
 def test_prototypes_are_smoothed_shares() -> None:
@@ -178,7 +184,7 @@ def test_mediation_splits_the_effect() -> None:
     after = scores(np.zeros((1, 4, 3)))
     after.correct[0] = [False, False, False, True]
     crossed = Crossed(np.array([[False, True, True, True]]), np.array([[True, False, True, True]]), np.full(4, 2))
-    found = {name: measure.value for name, measure in mediation(before, after, crossed).items()}
+    found = {name: measure.value for name, measure in measured(before, after, crossed).items()}
     assert found["mediation_neither"] == 1
     assert found["mediation_both"] == 0.25
     assert found["mediation_direct"] == 0.25

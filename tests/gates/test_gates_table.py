@@ -17,9 +17,9 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.network import is_dynamic
 from robustbench_aig.data import load_dataset
 from robustbench_aig.engine.store import RunFolder
+from robustbench_aig.gates.mediation import CROSSED_DRAWS
 from robustbench_aig.models.checkpoints import weights_hash
 from robustbench_aig.models.classifier import Classifier
-from robustbench_aig.statistics.measure import CROSSED_DRAWS
 from tests.engine import grids
 
 KEYS = ["gating", "defense", "attack", "attacker", "eps_label"]

@@ -91,6 +91,7 @@ def write(folder: Path, population: Population, cells: list[Cell], audit: list[d
                 "id": identifier,
                 "label": " · ".join(str(cell[key]) for key in ("model", "gating", "defense", "attack", "attacker")),
                 "iterated": cell["attack"] != "none" and attacks.make(cell["attack"]).iterated,
+                "aims_at": cell.get("aims_at", "class"),
                 "identity": {
                     "attack": {"name": cell["attack"], "steps": cell.get("steps", 20)},
                     "defense": {"name": cell["defense"]},
@@ -194,10 +195,10 @@ def _write_cell(store: RunFolder, population: Population, cell: Cell, identifier
             shares = {"clean": clean_correct / draws, "adv": correct / draws}
             measures += [_measures(head, label, identifier, shares, flips / draws)]
             tables += [_layers(head, group, mask, clean_open, opened, flips, draws) for group, mask in _groups(labels)]
-    execution = pd.concat(tables, ignore_index=True) if tables else None
-    gates = pd.concat(measures, ignore_index=True) if measures else None
+    files = {"execution": tables, "gates": measures}
+    found = {name: pd.concat(parts, ignore_index=True) for name, parts in files.items() if parts}
     result = {"id": identifier, "rows": _plain(rows)}
-    store.write_cell(identifier, result, pa.concat_tables(samples), execution, None, gates)
+    store.write_cell(identifier, result, {"samples": pa.concat_tables(samples), **found}, None)
 
 
 def _measures(

@@ -1,5 +1,7 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -64,6 +66,38 @@ def test_only_suitable_attacks_make_a_bound(
     found = headlines(read_run(write(tmp_path / "run", Population(40, 5, (4,)), cells)))
     assert {(entry.row["gating"], entry.row["defense"]) for entry in found if entry.robust} == bounds
     assert all(entry.claim.startswith("robust accuracy ≤") == entry.robust for entry in found)
+
+
+def with_aim(aim: str, attack: str = "gates:open") -> list[dict[str, Any]]:
+    """The cells of a gated model, its strong attack being one with another aim."""
+    cells = [cell for cell in grid() if cell["gating"] == "stochastic" and cell["defense"] == "none"]
+    return [cell | ({"attack": attack, "aims_at": aim} if cell["attack"].startswith("pgd") else {}) for cell in cells]
+
+
+@pytest.mark.parametrize(("aim", "words"), [("compute", "multiply-adds "), ("gates", "decisions flipped ")])
+def test_attacks_with_another_aim_say_what_they_did_to_it(tmp_path: Path, aim: str, words: str) -> None:
+    run = read_run(write(tmp_path / "run", Population(40, 5, (4, 8)), with_aim(aim)))
+    robust, other = headlines(run)
+    assert (robust.aim, robust.row["attack"], robust.attacks) == ("class", "fgsm", 1)
+    assert (other.aim, other.row["attack"]) == (aim, "gates:open")
+    assert other.claim.startswith(words)
+    assert not other.robust
+    assert {entry.row["attack"] for entry in worst_cases(run)} == {"fgsm"}
+
+
+def test_a_control_has_no_headline(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "run", Population(40, 5, (8,)), with_aim("nothing", "identity")))
+    assert [entry.row["attack"] for entry in headlines(run)] == ["fgsm"]
+
+
+def test_attackers_and_seeds_are_no_attacks(tmp_path: Path) -> None:
+    cells = [cell for cell in grid() if cell["gating"] == "deterministic" and cell["defense"] == "none"]
+    again = [{**cell, "attacker": "adaptive"} for cell in cells if cell["attack"] == "fgsm"]
+    run = read_run(write(tmp_path / "run", Population(40, 1, (8,)), cells + again))
+    (entry,) = headlines(run)
+    assert entry.attacks == 2
+    summary = pd.concat([run.summary, run.summary[run.summary["attack"] == "fgsm"].assign(seed=1)])
+    assert {case.attacks for case in worst_cases(replace(run, summary=summary))} == {2}
 
 
 def test_a_budget_under_another_label_is_the_same_budget(run_folder: Path, tmp_path: Path) -> None:

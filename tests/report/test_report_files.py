@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from robustbench_aig.errors import UsageError
-from robustbench_aig.report import figures, read_run, write_report
-from robustbench_aig.report.tables import NOT_A_CLAIM
+from robustbench_aig.report import Run, figures, read_run, write_report
+from robustbench_aig.report.console import NOT_A_CLAIM
 from tests.report.runs import Population, grid, write
 
 
@@ -18,7 +19,7 @@ def reported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("reported") / "first"
     shutil.copytree(run_folder, folder)
     files = write_report(folder)
-    figures = ["accuracy.png", "execution.png", "distances.png", "compute.png", "mediation.png"]
+    figures = ["accuracy.png", "compute.png", "distances.png", "execution.png", "mediation.png"]
     assert [file.name for file in files] == [*figures, "report.html"]
     return folder
 
@@ -38,6 +39,13 @@ def test_pictures_are_large_enough_to_read_and_hold_no_metadata(reported: Path) 
             assert np.asarray(image.convert("L")).std() > 10
 
 
+def drawn(run: Run, name: str, group: str | None = None) -> Figure:
+    """A figure that the run has data for."""
+    figure = figures.draw(name, run, group)
+    assert figure is not None
+    return figure
+
+
 def titles(place: Axes) -> tuple[str, str]:
     """The bold line above a panel and the plain one."""
     return place.get_title(loc="left").strip(), place.texts[0].get_text()
@@ -45,11 +53,11 @@ def titles(place: Axes) -> tuple[str, str]:
 
 def test_accuracy_figure_draws_the_table(run_folder: Path) -> None:
     run = read_run(run_folder)
-    axes = figures.accuracy(run).axes
+    axes = drawn(run, "accuracy").axes
     assert [titles(place) for place in axes] == [("fgsm", "static attacker"), ("pgd:steps=20", "adaptive attacker")]
-    drawn = [line.get_ydata() for place in axes for line in place.lines if len(line.get_xdata()) == 5]
+    lines = [line.get_ydata() for place in axes for line in place.lines if len(line.get_xdata()) == 5]
     np.testing.assert_allclose(
-        sorted(map(list, drawn)), sorted(list(curve.rows["accuracy"]) for curve in run.curves), atol=1e-12
+        sorted(map(list, lines)), sorted(list(curve.rows["accuracy"]) for curve in run.curves), atol=1e-12
     )
     labels = [label.get_text() for label in axes[0].get_xticklabels()]
     assert labels[0] == "0"
@@ -60,14 +68,14 @@ def test_many_curves_get_a_panel_per_defence(tmp_path: Path) -> None:
     cells = list(grid())
     others = [{**cell, "model": "resnet32"} for cell in cells if cell["model"] == "resnet20"]
     run = read_run(write(tmp_path / "run", Population(40, 3, (4, 8)), cells + others))
-    panels = [titles(place) for place in figures.accuracy(run).axes]
+    panels = [titles(place) for place in drawn(run, "accuracy").axes]
     assert panels[:2] == [("fgsm", f"static attacker · {defense}") for defense in ("no defence", "jpeg:75")]
     assert len(panels) == 4
 
 
 def test_execution_figure_draws_rates_and_flips_of_a_group(run_folder: Path) -> None:
     run = read_run(run_folder)
-    left, right, *_ = figures.execution(run, "bird").axes
+    left, right, *_ = drawn(run, "execution", "bird").axes
     table = run.execution
     table = table[(table["group"] == "bird") & (table["gating"] == "stochastic") & (table["defense"] == "none")]
     table = table[(table["attack"] == "pgd:steps=20") & (table["eps"] == table["eps"].max())]
@@ -77,7 +85,7 @@ def test_execution_figure_draws_rates_and_flips_of_a_group(run_folder: Path) -> 
 
 def test_distances_figure_counts_gates_of_images(run_folder: Path) -> None:
     run = read_run(run_folder)
-    left, right = figures.distances(run).axes
+    left, right = drawn(run, "distances").axes
     curve = next(curve for curve in run.curves if curve.gating == "deterministic" and curve.attack != "fgsm")
     samples = run.samples(curve.strongest["cell"], ["eps_label", "flips"]).query("eps_label == '16/255'")
     moved = np.stack(samples["flips"].to_list()).sum(1)
@@ -89,7 +97,7 @@ def test_distances_figure_counts_gates_of_images(run_folder: Path) -> None:
 
 def test_mediation_figure_draws_the_four_accuracies(run_folder: Path) -> None:
     run = read_run(run_folder)
-    left, _ = figures.mediation(run).axes
+    left, _ = drawn(run, "mediation").axes
     curve = next(curve for curve in run.curves if curve.gating == "stochastic" and curve.attack != "fgsm")
     tables = [run.measures(row)["value"] for _, row in curve.rows.iterrows() if row["eps"] > 0]
     wanted = [table[f"mediation_{part}"] for part in ("neither", "gates", "features", "both") for table in tables]
@@ -98,7 +106,7 @@ def test_mediation_figure_draws_the_four_accuracies(run_folder: Path) -> None:
 
 def test_page_shows_whole_graphs_of_every_attacked_row(reported: Path) -> None:
     page = (reported / "report.html").read_text()
-    section = page[page.index("<h2>Whole graphs</h2>") :]
+    section = page[page.index("<h2>Whole graphs:") :]
     section = section[: section.index("</table>")]
     assert section.count("<tr>") == 1 + 8 * 4
     assert "nan" not in section
@@ -108,8 +116,8 @@ def test_a_run_of_an_older_version_is_reported_without_measures(run_folder: Path
     old = tmp_path / "old"
     shutil.copytree(run_folder, old, ignore=shutil.ignore_patterns("gates.*", "figures", "report.html"))
     names = [file.name for file in write_report(old)]
-    assert names == ["accuracy.png", "execution.png", "distances.png", "compute.png", "report.html"]
-    assert "Whole graphs</h2>" not in (old / "report.html").read_text()
+    assert names == ["accuracy.png", "compute.png", "distances.png", "execution.png", "report.html"]
+    assert "Whole graphs:" not in (old / "report.html").read_text()
 
 
 def test_a_run_without_gates_has_one_figure(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,11 @@ def test_a_sweep_that_was_stopped_is_read_from_its_finished_cells(copy: Path) ->
     stopped = read_run(copy)
     assert last not in set(stopped.summary["cell"])
     assert stopped.unfinished == 1
+
+
+def test_reading_and_printing_a_run_needs_no_torch() -> None:
+    code = "import sys, robustbench_aig.report; assert not {'torch', 'matplotlib'} & set(sys.modules), sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_damaged_samples_are_a_user_error(copy: Path) -> None:

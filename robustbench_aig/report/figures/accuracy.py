@@ -1,5 +1,6 @@
 """Accuracy against the strength of the attack: the left side of the paper's Fig. 10, with bands and chance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,20 +24,22 @@ class _Panel:
     curves: list[Curve]
 
 
-@style.styled
-def accuracy(run: Run) -> Figure:
+@style.figure(
+    "accuracy",
+    "Accuracy against the strength of the attack. Each band holds its whole curve with 95 % confidence; the dotted "
+    "line is guessing.",
+    of=lambda run: run.curves,
+)
+def accuracy(run: Run, curves: Sequence[Curve]) -> Figure:
     """One panel per attack and attacker (and defence, where there are many curves), a colour per model and gating.
 
     Defences are dashed. A band holds its whole curve with 95 % confidence; it is the image that is resampled.
-
-    Args:
-        run: with at least one curve.
     """
-    panels = _panels(run)
+    panels = _panels(curves)
     colours = {
-        name: style.PALETTE[number % len(style.PALETTE)] for number, name in enumerate(_unique(run, "contestant"))
+        name: style.PALETTE[number % len(style.PALETTE)] for number, name in enumerate(_unique(curves, "contestant"))
     }
-    dashes = {name: style.DASHES[number % len(style.DASHES)] for number, name in enumerate(_unique(run, "defense"))}
+    dashes = {name: style.DASHES[number % len(style.DASHES)] for number, name in enumerate(_unique(curves, "defense"))}
     columns = 2 if len(panels) in (2, 4) else 3
     figure, axes = style.grid(len(panels), columns, 5.6 if len(panels) == 1 else 4.6, 3.7)
     for number, (panel, place) in enumerate(zip(panels, axes, strict=True)):
@@ -50,17 +53,17 @@ def accuracy(run: Run) -> Figure:
         place.set_xlabel(f"perturbation ε ({text.norm(panel.curves[0].norm)}, pixel values in [0, 1])")
         if number % columns == 0:
             place.set_ylabel("accuracy, %")
-    _legend(run, figure, colours, dashes)
+    _legend(run, curves, figure, colours, dashes)
     return figure
 
 
-def _panels(run: Run) -> list[_Panel]:
+def _panels(every: Sequence[Curve]) -> list[_Panel]:
     groups: dict[tuple[str, ...], list[Curve]] = {}
-    for curve in run.curves:
+    for curve in every:
         groups.setdefault((curve.attack, curve.attacker, curve.norm), []).append(curve)
     panels = []
     for (attack, attacker, norm), curves in groups.items():
-        below = f"{attacker} attacker" + (f", {text.norm(norm)}" if len(_unique(run, "norm")) > 1 else "")
+        below = f"{attacker} attacker" + (f", {text.norm(norm)}" if len(_unique(every, "norm")) > 1 else "")
         if len(curves) <= CROWDED:
             panels.append(_Panel(attack, below, curves))
             continue
@@ -88,8 +91,8 @@ def _draw(run: Run, curve: Curve, axes: Axes, colour: str, dash: Any) -> None:
     )
 
 
-def _legend(run: Run, figure: Figure, colours: dict[str, str], dashes: dict[str, Any]) -> None:
-    gating = {curve.contestant: curve.gating.partition(":")[0] for curve in run.curves}
+def _legend(run: Run, curves: Sequence[Curve], figure: Figure, colours: dict[str, str], dashes: dict[str, Any]) -> None:
+    gating = {curve.contestant: curve.gating.partition(":")[0] for curve in curves}
     handles = [
         Line2D([], [], color=colour, linewidth=2, marker=style.MARKERS.get(gating[name], "o"), markersize=5, label=name)
         for name, colour in colours.items()
@@ -108,5 +111,5 @@ def _legend(run: Run, figure: Figure, colours: dict[str, str], dashes: dict[str,
     figure.legend(handles=handles, loc="outside lower center", ncols=min(fitting, 6, len(handles)), fontsize=9.5)
 
 
-def _unique(run: Run, name: str) -> list[str]:
-    return list(dict.fromkeys(getattr(curve, name) for curve in run.curves))
+def _unique(curves: Sequence[Curve], name: str) -> list[str]:
+    return list(dict.fromkeys(getattr(curve, name) for curve in curves))

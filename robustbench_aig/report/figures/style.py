@@ -1,11 +1,13 @@
 """How every figure looks: fonts, colours that colour-blind readers can tell apart, and files of constant bytes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from robustbench_aig.files import write_atomically
+from robustbench_aig.report.run import Curve, Run
 
 # Okabe and Ito (2008).
 BLACK, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
@@ -27,6 +30,8 @@ BLACK, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
 )
 PALETTE = (BLACK, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#8A8F98"
+BEFORE, AFTER = SKY, VERMILLION
+"""An attack."""
 MARKERS = {"none": "s", "stochastic": "o", "deterministic": "^", "expected": "D"}
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1.5, 2)))
 
@@ -67,6 +72,43 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure of a run.
+
+    Attributes:
+        caption: what it shows.
+        draw: from the run and the curves to show to the figure.
+        of: the curves that it shows; it is not drawn where there are none.
+        grouped: whether it shows a group of images, which ``draw`` then takes too.
+    """
+
+    caption: str
+    draw: Callable[..., Figure]
+    of: Callable[[Run], Sequence[Curve]]
+    grouped: bool = False
+
+
+FIGURES: dict[str, Entry] = {}
+
+
+def figure(
+    name: str, caption: str, of: Callable[[Run], Sequence[Curve]], grouped: bool = False
+) -> Callable[[Callable[..., Figure]], Callable[..., Figure]]:
+    """Add the function below to the figures of a run, in the house style; arguments as of :class:`Entry`."""
+
+    def add(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+        FIGURES[name] = Entry(caption, styled(draw), of, grouped)
+        return FIGURES[name].draw
+
+    return add
+
+
+def panels(curves: Sequence[Curve]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of some curves."""
+    return grid(len(curves), 2, 5.6 if len(curves) == 1 else 4.7, 3.1)
 
 
 def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -128,3 +170,11 @@ def _apart(values: Sequence[float], distance: float) -> list[int]:
         if min(values[shown[-1]] - values[index], values[index] - values[0]) >= distance - 1e-12:
             shown.append(index)
     return [0, *reversed(shown)]
+
+
+def spread(curve: Curve, most: int) -> Sequence[pd.Series]:
+    """Up to ``most`` attacked rows of a curve, spread over its epsilons, always with the largest."""
+    attacked = curve.attacked
+    count = min(most, len(attacked))
+    chosen = np.unique(np.linspace(len(attacked) - 1, 0, count).round().astype(int))
+    return [attacked.iloc[index] for index in chosen]

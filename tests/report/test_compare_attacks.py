@@ -8,7 +8,7 @@ from rich.console import Console
 
 from robustbench_aig.errors import UsageError, UserError
 from robustbench_aig.report import compare_attacks, read_run
-from robustbench_aig.report.rivals import MEASURES
+from robustbench_aig.report.compare import MEASURES
 from tests.report.runs import Population, write
 
 ATTACKS = {"fgsm": 0.4, "pgd:steps=20": 0.4, "pgd:steps=40": 1.3}
@@ -26,21 +26,20 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_first_attack_is_held_against_every_other_at_every_epsilon(run: Path) -> None:
-    found = compare_attacks(run, "accuracy")["comparisons"]
-    assert [(d["a"], d["b"], d["eps_label"]) for d in found] == [
-        ("fgsm", rival, eps) for rival in ("pgd:steps=20", "pgd:steps=40") for eps in ("2/255", "8/255")
-    ]
-    weak, strong = found[:2], found[2:]
-    assert all(d["lo"] <= 0.05 for d in weak)
-    for d in strong:
-        assert 0 < d["lo"] <= d["difference"] <= d["hi"]
-        assert d["difference"] == pytest.approx(d["first"] - d["second"])
-        assert d["p_value"] < 0.05
+    weak, strong = compare_attacks(run, "accuracy")["comparisons"]
+    assert [(pair["a"], pair["b"]) for pair in (weak, strong)] == [("fgsm", "pgd:steps=20"), ("fgsm", "pgd:steps=40")]
+    assert [row["eps_label"] for row in strong["rows"]] == ["2/255", "8/255"]
+    assert all(row["lo"] <= 0.05 for row in weak["rows"])
+    for row in strong["rows"]:
+        assert 0 < row["lo"] <= row["difference"] <= row["hi"]
+        assert row["difference"] == pytest.approx(row["a"] - row["b"])
+        assert row["p_value"] <= row["p_holm"] < 0.05
+    assert [(entry["scope"], entry["better"]) for entry in strong["statements"]] == [("every", "fgsm")]
 
 
 @pytest.mark.parametrize("measure", list(MEASURES))
 def test_means_are_those_of_the_samples(run: Path, measure: str) -> None:
-    first = compare_attacks(run, measure, ["steps=40", "fgsm"])["comparisons"][0]
+    pair = compare_attacks(run, measure, ["steps=40", "fgsm"])["comparisons"][0]
     loaded = read_run(run)
     table = loaded.summary.query("attack == 'pgd:steps=40' and eps_label == '2/255'").iloc[0]
     seen = loaded.samples(table["cell"]).query("eps_label == '2/255'")
@@ -53,24 +52,25 @@ def test_means_are_those_of_the_samples(run: Path, measure: str) -> None:
         "features": seen["correct_features"].mean() / 2,
         "gates": seen["correct_gates"].mean() / 2,
     }
-    assert first["first"] == pytest.approx(expected[measure])
-    assert (first["a"], first["b"]) == ("pgd:steps=40", "fgsm")
+    assert pair["rows"][0]["a"] == pytest.approx(expected[measure])
+    assert (pair["a"], pair["b"]) == ("pgd:steps=40", "fgsm")
 
 
 def test_swapping_two_attacks_swaps_the_interval(run: Path) -> None:
-    one, other = (compare_attacks(run, "macs", pair)["comparisons"][0] for pair in (["fgsm", "40"], ["40", "fgsm"]))
+    names = (["fgsm", "40"], ["40", "fgsm"])
+    one, other = (compare_attacks(run, "macs", pair)["comparisons"][0]["rows"][0] for pair in names)
     assert one["difference"] == pytest.approx(-other["difference"])
     assert one["lo"] < one["difference"] < one["hi"]
-    assert one["p_value"] == pytest.approx(other["p_value"], abs=0.02)
+    assert one["p_value"] == other["p_value"]
 
 
 def test_the_table_names_both_and_their_passes(run: Path) -> None:
     console = Console(file=io.StringIO(), width=160)
     compare_attacks(run, "macs", ["fgsm", "pgd"], console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "macs under fgsm" in text
-    assert "pgd:steps=40" in text
-    assert " M [" in text
+    assert "fgsm against pgd:steps=40: macs" in text
+    assert "2 and 2 passes per image" in text
+    assert "25.8 M" in text or " M " in text
 
 
 @pytest.mark.parametrize(
