@@ -14,6 +14,7 @@ from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.target import Passes
 from robustbench_aig.data.dataset import ArraySource, Dataset
 from robustbench_aig.engine import eot, known_noise
+from robustbench_aig.engine.batches import Batch
 from robustbench_aig.engine.plan import Settings, plan
 from robustbench_aig.engine.scoring import score_cell
 from robustbench_aig.errors import UsageError
@@ -65,12 +66,13 @@ def test_a_known_draw_is_the_draw_that_is_scored(gated):
 def test_every_draw_is_attacked_and_scored_for_itself(gated, grid):
     cell = of(grid(attackers=("known-noise",)), "known-noise")
     ids = torch.arange(len(gated.images))
-    whole = known_noise.attack(cell, gated.images, gated.labels, ids, Passes.none(len(ids)))
-    assert [outcome.scores.correct.shape for outcome in whole] == [(6, len(ids))] * 2
-    part = known_noise.attack(replace(cell, draws=2), gated.images, gated.labels, ids, Passes.none(len(ids)))
-    assert (part[1].scores.correct == whole[1].scores.correct[:2]).all()
+    batch = Batch(slice(0, len(ids)), gated.images, gated.labels, ids)
+    whole = known_noise.attack(cell, batch, Passes.none(len(ids))).scores.correct
+    part = known_noise.attack(replace(cell, draws=2), batch, Passes.none(len(ids))).scores.correct
+    assert whole.shape == (6, 2, len(ids))
+    assert (part == whole[:2]).all()
     clean = score_cell(cell, gated.images, gated.labels, ids)
-    assert (whole[0].scores.correct <= clean.correct).all()
+    assert (whole[:, 0] <= clean.correct).all()
 
 
 def test_it_is_ahead_of_fresh_noise_and_in_no_worst_case(grid, tmp_path):

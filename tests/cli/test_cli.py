@@ -147,11 +147,11 @@ def test_models_that_break_the_contract_are_refused(run: Run, factories: Path, f
 @pytest.mark.parametrize(
     ("function", "attack", "text"),
     [
-        ("good", "gates:open", "'nets:good' has none"),
-        ("deep", "gates:route:to=101", "has 3 gates, this model has 21"),
+        ("good", "gates:open", "makes none; add a dynamic model"),
+        ("deep", "gates:route:to=101", "it has 3 digits, and the network 21 units"),
         ("deep", "gates:route:to=class/lion", "unknown class 'lion'"),
-        ("deep", "gates:universal:aim=misclassify,estimator=exact", "exact enumeration goes up to 10 gates"),
-        ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 10 gates"),
+        ("deep", "gates:universal:aim=misclassify,estimator=exact", "exact enumeration goes up to 1024 routes"),
+        ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 1024 routes"),
     ],
 )
 def test_gate_attacks_that_cannot_be_are_refused(

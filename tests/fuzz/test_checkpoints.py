@@ -194,7 +194,7 @@ def test_cards_of_any_content_are_refused_or_do_no_harm(tmp_path: Path, small_ch
         except UserError as error:
             sentence(error)
         else:
-            assert model.gates == 9
+            assert len(model.units) == 9
 
     check()
 
