@@ -90,7 +90,8 @@ def beside(path: Path) -> Iterator[list[Path]]:
         if sys.modules.get(name) is _HELPERS.pop(name):
             del sys.modules[name]
     ours = [name for name in sys.modules if _top(name) in _SHARED_NAMES and _holds(folder, name)]
-    hidden = {name: sys.modules.pop(name) for name in ours if not _lies_in(folder, name, sys.modules[_top(name)])}
+    ours = [name for name in ours if not _lies_in(folder, name, sys.modules[_top(name)])]
+    hidden = {name: sys.modules.pop(name) for name in ours}
     known, arguments = dict(sys.modules), sys.argv
     sys.path.insert(0, str(folder))
     sys.argv = [str(path)]

@@ -224,7 +224,6 @@ class Stealth(Goal):
         labels: (N,) true classes.
         graphs: (N, T, L) graphs of the clean image in the gradient's draws.
         margins: (N, T, L) clean margins along them.
-        chances: (N, T, L) clean chances along them; (N, 0) where they are those of the margins.
         held: (N, S, L) graphs of the clean image in the selection draws: an attacked image keeps them draw by draw.
         random: gates are sampled.
         threshold: of thresholded decisions.
@@ -237,7 +236,6 @@ class Stealth(Goal):
     labels: Tensor
     graphs: Tensor
     margins: Tensor
-    chances: Tensor
     held: Tensor
     random: bool
     threshold: float | None = None
@@ -264,12 +262,9 @@ class Stealth(Goal):
 
     def violation(self, view: View) -> Tensor | None:
         trace = trace_of(view)
-        clean = replace(trace, margin=self.margins.transpose(0, 1), chance=self._chances())
+        clean = replace(trace, margin=self.margins.transpose(0, 1))
         if self.random:
-            chance = clean.prob
-            divergence = chance * (clean.log_run - trace.log_run)
-            divergence = divergence + (1 - chance) * (clean.log_skip - trace.log_skip)
-            return (torch.where(trace.reached, divergence, 0.0) if trace.layout.exits else divergence).sum(-1)
+            return clean.divergence(trace)
         sides = 2 * self.graphs.transpose(0, 1) - 1
         floor = (sides * lead(clean, self.threshold)).clamp_max(self.kappa)
         return (floor - sides * lead(trace, self.threshold)).relu().sum(-1)
@@ -280,9 +275,6 @@ class Stealth(Goal):
 
     def feasible(self, view: View, weights: Tensor) -> Tensor:
         return (weights * self._same(view)).sum(0) >= (0.5 if self.random else 1.0)
-
-    def _chances(self) -> Tensor | None:
-        return self.chances.transpose(0, 1) if self.chances.shape[1] else None
 
     def _same(self, view: View) -> Tensor:
         return (trace_of(view).open == self.held.transpose(0, 1)).all(-1)

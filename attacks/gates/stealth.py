@@ -30,7 +30,6 @@ class Hold(GateAttack):
             labels,
             along.open.transpose(0, 1),
             along.margin.transpose(0, 1),
-            images.new_zeros(len(images), 0) if along.chance is None else along.chance.transpose(0, 1),
             held.transpose(0, 1),
             target.gating.stochastic,
             target.gating.threshold,

@@ -182,9 +182,10 @@ class LibraryAttack(Attack):
         return self.request.capability.classes
 
     def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
-        channels, classes = self.request.capability.channels, target.view(images).logits.shape[-1]
+        channels = self.request.capability.channels
         if channels not in (None, images.shape[1]):
             raise UsageError(f"attack '{self.name}' takes images of {channels} channels, not {images.shape[1]}.")
+        classes = target.view(images).logits.shape[-1]
         if classes < self.fewest_classes:
             raise UsageError(
                 f"attack '{self.name}' needs {self.fewest_classes} classes or more, not {classes}; choose another."

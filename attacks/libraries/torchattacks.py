@@ -96,7 +96,7 @@ TABLE: Mapping[str, Capability] = {
         note="runs its parts for 100 steps, as the original does, not for the library's 10",
         clean_on_failure=True,
     ),
-    "Square": Capability("random search with squares", _BOTH, access="black-box"),
+    "Square": Capability("random search with squares", _BOTH, access="black-box", clean_on_failure=True),
     "MultiAttack": Capability(
         "attacks in turn, each on what the ones before have left",
         ("linf", "l2", "l1"),

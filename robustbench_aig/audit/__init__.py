@@ -6,7 +6,6 @@ stronger. Where a check fails, the run makes no claim of robustness. Importing t
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustbench_aig.audit.check import Check, Finding, Result, Tier, table
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Tier", "audit"]
 
-CHECKS = table(Path(__file__).parent / "checks", f"{__name__}.checks")
+CHECKS = table()
 """The checks, in the order in which they run and are reported."""
 
 

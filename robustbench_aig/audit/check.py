@@ -1,15 +1,14 @@
 """What a check is, what it returns, and the table of all checks.
 
-A check is a function with :func:`check` above it, in a file of ``checks/``. The table is read from the text of these
-files, so listing the checks imports none of them, and no torch.
+A check is a function in a file of ``checks/`` that maps a context to results, with ``@register`` above it: its id, its
+title, and the other attributes of :class:`Check`.
 """
 
-import ast
-import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from robustbench_aig.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from robustbench_aig.audit.context import Context
@@ -58,6 +57,10 @@ class Finding:
 
 Function = Callable[["Context"], Iterable[Result]]
 
+registry: Registry[Result] = Registry(
+    "check", "robustbench_aig.audit.checks", tier="core", cost="free", threshold="", sound=""
+)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -70,8 +73,7 @@ class Check:
         cost: in words; F and B are forward and backward passes of the audited images.
         threshold: in words.
         sound: what a PASS says.
-        module: of the function.
-        function: its name.
+        entry: where the function is.
     """
 
     id: str
@@ -80,12 +82,11 @@ class Check:
     cost: str
     threshold: str
     sound: str
-    module: str
-    function: str
+    entry: Entry
 
     def load(self) -> Function:
-        """The function, which maps a context to results."""
-        function: Function = getattr(importlib.import_module(self.module), self.function)
+        """The function."""
+        function: Function = self.entry.load()
         return function
 
     def finding(self, result: Result) -> Finding:
@@ -93,35 +94,7 @@ class Check:
         return Finding(self.id, self.title, result.verdict, result.text, result.cell, result.value, result.threshold)
 
 
-def check(*, id: str, title: str, tier: Tier, cost: str, threshold: str, sound: str) -> Callable[[Function], Function]:
-    """Make the function below a check.
-
-    The arguments, those of :class:`Check`, must be literals: :func:`table` reads them from the text of the file.
-    """
-    return lambda function: function
-
-
-def table(folder: Path, package: str) -> tuple[Check, ...]:
-    """The checks in the files of a folder, ordered by family and number.
-
-    Args:
-        folder: holds the modules.
-        package: the name of the package that the folder is.
-
-    Raises:
-        ValueError: two checks have the same id.
-    """
-    found = [entry for file in sorted(folder.glob("*.py")) for entry in _in_file(file, f"{package}.{file.stem}")]
-    if len({entry.id for entry in found}) < len(found):
-        raise ValueError("two checks have the same id")
-    return tuple(sorted(found, key=lambda entry: (FAMILIES.index(entry.id[0]), int(entry.id[1:] or 0))))
-
-
-def _in_file(file: Path, module: str) -> Iterator[Check]:
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        for mark in node.decorator_list:
-            if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == check.__name__:
-                given = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in mark.keywords}
-                yield Check(**given, module=module, function=node.name)
+def table() -> tuple[Check, ...]:
+    """Every check, ordered by family and number; this imports none of them."""
+    found = [Check(entry.name, entry.summary, **entry.facts, entry=entry) for entry in registry.entries()]
+    return tuple(sorted(found, key=lambda check: (FAMILIES.index(check.id[0]), int(check.id[1:] or 0))))

@@ -3,6 +3,8 @@
 No size here depends on the budgets of a sweep: steps are sizes of their own, or the sizes that a caller gives.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -127,13 +129,26 @@ DIRECTIONS = ("all", "half", "block", "block") * 2
 those of a random block with a quarter of the image's height and width. Errors on a part of an image show in a part."""
 
 
-def disagreement(target: Target, images: Tensor, labels: Tensor) -> Tensor:
+def beside(target: Target, images: Tensor) -> Tensor:
+    """Images moved at random by up to the longest of :data:`STEPS`, inside [0, 1]: no value is at the end of the range,
+    and no two are alike, so that no kink of a network is where the image is."""
+    far = STEPS[0] * target.uniform(images[0].numel(), 2 * len(DIRECTIONS)).view_as(images)
+    return torch.where(images > 0.5, images - far, images + far)
+
+
+def disagreement(target: Target, images: Tensor, labels: Tensor, steps: Sequence[float] = STEPS) -> Tensor:
     """(N, D) how far differences of the margin are from what its gradient predicts, in D random directions.
 
     Each direction moves its values by the same step, up or down at random, but into [0, 1]. Predicted and measured
     slopes p and q have the squared error ``(q - p)^2 / max(q^2 + p^2, |g|^2)``, where g is the gradient of the moved
-    values: 0 where it is right, about 1 where it is zero or has the wrong sign. The smallest over :data:`STEPS` counts,
+    values: 0 where it is right, about 1 where it is zero or has the wrong sign. The smallest over the steps counts,
     because a single step may cross a kink. NaN where no step changes the margin beyond rounding.
+
+    Args:
+        target: of one draw.
+        images: (N, C, H, W).
+        labels: (N,).
+        steps: tried lengths.
     """
     at, gradient, view = target.gradient(images, lambda view: mean_margin(view, labels))
     share = ROUNDING * torch.finfo(view.logits.dtype).eps if images.device.type == "cpu" else COARSE
@@ -141,12 +156,12 @@ def disagreement(target: Target, images: Tensor, labels: Tensor) -> Tensor:
     errors = []
     for number, kind in enumerate(DIRECTIONS):
         moved = _moved_values(target, images, kind, number)
-        up = (target.uniform(images[0].numel(), number).view_as(images) < 0.5) | (images < STEPS[0])
-        direction = torch.where(up & (images <= 1 - STEPS[0]), 1.0, -1.0) * moved
+        up = (target.uniform(images[0].numel(), number).view_as(images) < 0.5) | (images < steps[0])
+        direction = torch.where(up & (images <= 1 - steps[0]), 1.0, -1.0) * moved
         predicted = (gradient * direction).flatten(1).sum(1)
         steepness = (gradient * moved).flatten(1).norm(dim=1)
         smallest = torch.full_like(predicted, torch.nan)
-        for step in STEPS:
+        for step in steps:
             change = mean_margin(target.view(images + step * direction, target.gradient_stage, [0]), labels) - at
             measured = change / step
             scale = (measured.square() + predicted.square()).maximum(steepness.square())

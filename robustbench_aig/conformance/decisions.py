@@ -1,9 +1,8 @@
 """What a network that decides must do: ask for what it declares, and do what the policy says, image by image."""
 
-from math import comb, factorial, log
+from math import log
 
 import torch
-from torch import Tensor
 
 from robustbench_aig.conformance.case import (
     FOLLOW,
@@ -17,10 +16,10 @@ from robustbench_aig.conformance.case import (
     guarded,
     passed,
 )
-from robustbench_aig.contracts.enumeration import choices, enumerate_routes
+from robustbench_aig.contracts.enumeration import enumerate_routes
 from robustbench_aig.contracts.network import Stepwise, sampled, training_flag
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
-from robustbench_aig.contracts.trace import Trace
+from robustbench_aig.contracts.routing import exact
 
 THRESHOLDS = (0.5, 0.3, 0.9)
 
@@ -29,9 +28,6 @@ DRAWS = 32
 
 CHANCE = 1e-6
 """The probability at most with which a sound network fails the test of sampling."""
-
-ORDERS = 5040
-"""Orders of drawing a router's units that are summed up to get their chances."""
 
 ROUTES = 64
 """All routes are forced, or enumerated, where there are so many or fewer."""
@@ -122,11 +118,12 @@ def sampling(subject: Subject) -> Outcome:
     """
     names = subject.dynamic.layout.names
     trace = guarded(sampled, subject.dynamic, subject.images, subject.noise(DRAWS))[1]
-    chance = _chances(trace).double()
-    known = ~chance.isnan().flatten(0, -2).any(0)
+    chance = trace.prob.double()
+    known = torch.ones_like(chance[0, 0], dtype=torch.bool)
+    for span, chosen in trace.layout.routers:
+        known[span] = exact(span.stop - span.start, chosen)
     if not known.any():
         raise NotApplicable("the chances of routers that choose so many units are not summed up")
-    chance = chance.nan_to_num()
     off = torch.where(trace.reached, trace.open.double() - chance, 0.0)
     sums = torch.stack([(off * sign).sum((0, 1)).abs() for sign in (1, torch.where(chance > 0.5, 1, -1))])
     variance = torch.where(trace.reached, chance * (1 - chance), 0.0).sum((0, 1))
@@ -210,21 +207,3 @@ def enumeration(subject: Subject) -> Outcome:
     if off > SLACK:
         return failed(f"the routes' probabilities miss a sum of 1 by {off:.2g}", "let 'score' read its state alone")
     return passed(f"all {network.layout.count} routes give the same together and alone")
-
-
-def _chances(trace: Trace) -> Tensor:
-    """(…, L) exact chance of running given that the unit is reached; NaN where too many orders would be summed up."""
-    chance = trace.prob.clone()
-    for span, chosen in trace.layout.routers:
-        if chosen == 1:
-            continue
-        own = trace.margin[..., span]
-        if comb(own.shape[-1], chosen) * factorial(chosen) > ORDERS:
-            chance[..., span] = torch.nan
-            continue
-        # margins are distances to the first unit left out, or to the last one chosen: scores up to a constant
-        gap = own.where(own > 0, torch.inf).amin(-1, keepdim=True)
-        scores = torch.where(own > 0, own, own + gap).flatten(0, -2)
-        bits, log_chance = choices(scores, chosen)
-        chance[..., span] = (log_chance.exp() @ bits).view_as(own)
-    return chance

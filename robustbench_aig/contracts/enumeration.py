@@ -8,15 +8,15 @@ the probability. Of other networks, every route is forced in a pass of its own.
 """
 
 import math
-from dataclasses import dataclass, replace
-from itertools import combinations, permutations
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustbench_aig.contracts.network import Dynamic, State, Stepwise, costs_of, route_margin, take
+from robustbench_aig.contracts.network import Dynamic, State, Stepwise, costs_of, take
 from robustbench_aig.contracts.policy import Forced
+from robustbench_aig.contracts.routing import choices, route_margin
 from robustbench_aig.contracts.trace import Costs, Trace
 from robustbench_aig.contracts.units import Exit, Layout, Router
 from robustbench_aig.errors import UsageError
@@ -80,19 +80,18 @@ def route_number(layout: Layout, routes: Tensor) -> Tensor:
 
 @dataclass
 class _Paths:
-    """R beginnings of routes: state, whose image each is of, log-probability, margins, chances and decisions so far."""
+    """R beginnings of routes: state, whose image each is of, log-probability, margins and decisions so far."""
 
     state: State
     image: Tensor
     log_prob: Tensor
     margin: Tensor
-    chance: Tensor
     opened: Tensor
 
     def take(self, rows: Tensor) -> "_Paths":
         return _Paths(
             take(self.state, rows),
-            *(part[rows] for part in (self.image, self.log_prob, self.margin, self.chance, self.opened)),
+            *(part[rows] for part in (self.image, self.log_prob, self.margin, self.opened)),
         )
 
 
@@ -114,7 +113,7 @@ def enumerate_routes(network: Dynamic, images: Tensor, least: float = 0.0) -> En
     n = len(images)
     none = images.new_empty(n, 0)
     numbers = torch.arange(n, device=images.device)
-    paths = _Paths(network.begin(images), numbers, images.new_zeros(n), none, none, none)
+    paths = _Paths(network.begin(images), numbers, images.new_zeros(n), none, none)
     work = torch.zeros_like(numbers)
     threshold = math.log(least) if least else -math.inf
     ended: list[tuple[_Paths, Tensor]] = []
@@ -132,12 +131,12 @@ def _grow(
     score = network.score(number, paths.state)
     if isinstance(decision, Router):
         bits_of, log_chance = choices(score, decision.chosen)
-        margin, chance = route_margin(score, decision.chosen), (decision.chosen * score.softmax(-1)).clamp_max(1.0)
+        margin = route_margin(score, decision.chosen)
     else:
         own = -score if isinstance(decision, Exit) else score
         bits_of = score.new_tensor([[0.0], [1.0]])
         log_chance = torch.stack([logsigmoid(-own), logsigmoid(own)], 1)
-        margin, chance = own[:, None], torch.sigmoid(own)[:, None]
+        margin = own[:, None]
     log_prob = paths.log_prob[:, None] + log_chance
     # the likeliest continuation of a path that was kept stays, so that no image runs out of routes
     best = torch.zeros_like(log_prob, dtype=torch.bool).scatter(1, log_prob.argmax(1, keepdim=True), True)
@@ -147,7 +146,6 @@ def _grow(
     grown = paths.take(row)
     grown.log_prob = log_prob[row, choice]
     grown.margin = torch.cat([grown.margin, margin[row]], 1)
-    grown.chance = torch.cat([grown.chance, chance[row]], 1)
     grown.opened = torch.cat([grown.opened, bits], 1)
     if isinstance(decision, Exit):
         gone, kept = (choice == 0).nonzero()[:, 0], (choice == 1).nonzero()[:, 0]
@@ -157,27 +155,6 @@ def _grow(
     taken = bits > 0.5
     grown.state = network.advance(number, grown.state, taken if isinstance(decision, Router) else taken[:, 0])
     return grown
-
-
-def choices(scores: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
-    """Every choice of a router (G, E), and its log-probability (R, G) under Gumbel top-k for scores (R, E): the sum
-    over the orders in which its units can be drawn without replacement (Plackett-Luce; Kool et al. 2019, Eq. 7)."""
-    experts = scores.shape[1]
-    sets = list(combinations(range(experts), chosen))
-    bits = scores.new_zeros(len(sets), experts)
-    found = []
-    for number, choice in enumerate(sets):
-        bits[number, list(choice)] = 1
-        orders = []
-        for order in permutations(choice):
-            total = scores.new_zeros(len(scores))
-            left = scores
-            for expert in order:
-                total = total + scores[:, expert] - left.logsumexp(1)
-                left = left.index_fill(1, torch.tensor([expert], device=scores.device), -torch.inf)
-            orders.append(total)
-        found.append(torch.stack(orders).logsumexp(0))
-    return bits, torch.stack(found, 1)
 
 
 def _arrange(
@@ -207,8 +184,7 @@ def _arrange(
         empty = values.new_full((height, n, *values.shape[1:]), filling)
         return empty.index_put(at, values)
 
-    chance = table(whole("chance")) if layout.routers else None
-    trace = Trace(table(whole("margin")), table(opened), costs, layout, chance)
+    trace = Trace(table(whole("margin")), table(opened), costs, layout)
     logits = torch.cat([part for _, part in ended])
     return Enumeration(table(logits), trace, table(whole("log_prob"), -math.inf), work)
 
@@ -219,13 +195,5 @@ def _forced(network: Dynamic, images: Tensor) -> Enumeration:
     routes = layout.routes().to(images)
     passed = [network.traced(images, Forced(route[None])) for route in routes]
     trace = Trace.join([found for _, found in passed], torch.stack)
-    chance = trace.prob
-    own = torch.where(trace.open > 0.5, chance, 1 - chance).log()
-    for span, chosen in layout.routers:
-        if chosen > 1:
-            raise UsageError("routes with several units of a router are enumerated in stepwise networks alone.")
-        own[..., span] = torch.where(trace.open[..., span] > 0.5, chance[..., span].log(), 0.0)
-    log_prob = torch.where(layout.reached(trace.open), own, 0.0).sum(-1)
     work = torch.full((n,), len(routes) * layout.running, device=images.device, dtype=torch.int64)
-    trace = replace(trace, open=routes[:, None].expand(-1, n, -1).contiguous())
-    return Enumeration(torch.stack([logits for logits, _ in passed]), trace, log_prob, work)
+    return Enumeration(torch.stack([logits for logits, _ in passed]), trace, trace.log_prob, work)

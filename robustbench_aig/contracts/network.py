@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
+from robustbench_aig.contracts.routing import route_margin
 from robustbench_aig.contracts.trace import Costs, Trace
 from robustbench_aig.contracts.units import Decision, Exit, Layout, Router, Switch
 
@@ -58,7 +59,6 @@ class Asked:
         self._number = 0
         self._margins: list[Tensor] = []
         self._decided: list[Tensor] = []
-        self._chances: list[Tensor] = []
         self._rows: Tensor | None = None
         self._logits: Tensor | None = None
         self._weight: Tensor | None = None
@@ -98,16 +98,18 @@ class Asked:
             ValueError: as in :meth:`leave`.
         """
         going = self.leave(log_odds(logits) if confidence is None else confidence)
+        rows, weight = self._rows, self._weight
         if going.dtype != torch.bool:
-            weight = torch.ones_like(going) if self._weight is None else self._weight
-            part = (weight * (1 - going))[:, None] * logits
-            self._logits = part if self._logits is None else self._logits + part
+            weight = torch.ones_like(going) if weight is None else weight
+            self._answer(logits, rows, weight * (1 - going))
             self._weight = weight * going
             return state
-        rows = torch.arange(len(going), device=going.device) if self._rows is None else self._rows
         gone, kept = (~going).nonzero()[:, 0], going.nonzero()[:, 0]
-        left = logits.new_zeros(len(going), logits.shape[1]) if self._logits is None else self._logits
-        self._logits, self._rows = left.index_copy(0, rows[gone], logits[gone]), rows[kept]
+        if not len(gone):
+            return state
+        rows = torch.arange(len(going), device=going.device) if rows is None else rows
+        self._answer(logits[gone], rows[gone], None if weight is None else weight[gone])
+        self._rows, self._weight = rows[kept], None if weight is None else weight[kept]
         if not len(kept):
             raise _AllLeft
         return cast(S, take(state, kept))
@@ -140,8 +142,7 @@ class Asked:
         assert isinstance(router, Router)
         self._check(scores, (len(router.names),), rows)
         decision = self.policy.route(span.start, scores, router.chosen, rows)
-        chance = (router.chosen * scores.softmax(-1)).clamp_max(1.0)
-        self._note(route_margin(scores, router.chosen), decision, rows, chance)
+        self._note(route_margin(scores, router.chosen), decision, rows)
         return decision
 
     def trace(self, costs: Costs) -> Trace:
@@ -160,24 +161,32 @@ class Asked:
             none = self._margins[0].new_zeros(len(self._margins[0]), missing)
             self._margins.append(none)
             self._decided.append(none)
-            self._chances.append(none)
         margin = torch.cat(self._margins, 1)
-        chance = torch.cat(self._chances, 1) if self.layout.routers else None
-        return Trace(margin, torch.cat(self._decided, 1).to(margin.dtype), costs, self.layout, chance)
+        opened = torch.cat(self._decided, 1).to(margin.dtype)
+        if self.layout.exits:  # where decisions carry a gradient, images that have left are run on
+            reached = self.layout.reached(opened)
+            margin, opened = (torch.where(reached, part, 0.0) for part in (margin, opened))
+        return Trace(margin, opened, costs, self.layout)
 
     def follow(self, network: "DynamicNetwork", images: Tensor) -> Tensor:
         """(N, classes) what the network answers on images (N, C, H, W), whether they leave early or not."""
         try:
             logits = network.run(images, self)
         except _AllLeft:
-            assert self._logits is not None
-            return self._logits
-        if self._logits is None:
-            return logits
-        if self._weight is not None:
-            return self._logits + self._weight[:, None] * logits
-        assert self._rows is not None
-        return self._logits.index_copy(0, self._rows, logits)
+            pass
+        else:
+            self._answer(logits, self._rows, self._weight)
+        assert self._logits is not None
+        return self._logits
+
+    def _answer(self, logits: Tensor, rows: Tensor | None, weight: Tensor | None) -> None:
+        """Add up what is answered, logits (n, classes) by their weights (n,), for the images ``rows`` (n,)."""
+        part = logits if weight is None else weight[:, None] * logits
+        if rows is None:
+            self._logits = part if self._logits is None else self._logits + part
+            return
+        total = part.new_zeros(len(self._margins[0]), part.shape[1]) if self._logits is None else self._logits
+        self._logits = total.index_add(0, rows, part)
 
     def _next(self, kind: type) -> slice:
         number = self._number
@@ -210,17 +219,12 @@ class Asked:
             f"'{name}' is asked for with values ({got if values.ndim else ''}) for n images, not ({wanted})"
         )
 
-    def _note(self, margin: Tensor, decision: Tensor, rows: Tensor | None, chance: Tensor | None = None) -> None:
-        if self.layout.routers and chance is None:
-            chance = torch.sigmoid(margin)
+    def _note(self, margin: Tensor, decision: Tensor, rows: Tensor | None) -> None:
         if rows is not None:
             count = len(self._margins[0])
             margin, decision = _spread(margin, rows, count), _spread(decision.to(margin.dtype), rows, count)
-            chance = None if chance is None else _spread(chance, rows, count)
         self._margins.append(margin)
         self._decided.append(decision)
-        if chance is not None:
-            self._chances.append(chance)
 
 
 class _AllLeft(Exception):
@@ -230,13 +234,6 @@ class _AllLeft(Exception):
 def _spread(part: Tensor, rows: Tensor, count: int) -> Tensor:
     """(count, …) zeros with ``part`` (n, …) at ``rows``."""
     return part.new_zeros(count, *part.shape[1:]).index_copy(0, rows, part)
-
-
-def route_margin(scores: Tensor, chosen: int) -> Tensor:
-    """(n, E) by how much each score leads the best that is not chosen, or trails the worst that is."""
-    top = scores.topk(chosen + 1, -1).values
-    last, next_ = top[:, chosen - 1 : chosen], top[:, chosen:]
-    return torch.where(scores >= last, scores - next_, scores - last)
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -266,7 +263,7 @@ class DynamicNetwork(nn.Module, ABC):
     A plain call follows :attr:`policy`; :meth:`traced` takes the policy as an argument and also returns the trace.
 
     Attributes:
-        layout: the decisions in the order in which :meth:`run` asks for them; assign :attr:`decisions` to set it.
+        layout: the decisions in the order in which :meth:`run` asks for them.
         policy: of plain calls.
         recorder: receives the trace of plain calls inside :func:`gating`.
     """
@@ -335,53 +332,26 @@ class Stepwise(DynamicNetwork):
     @abstractmethod
     def advance(self, number: int, state: State, decision: Tensor) -> State:
         """The state behind decision ``number``, taken as (n,) or (n, E); a bool decision allows skipping. Behind an
-        exit it is called only for images that go on."""
+        exit it is called only for images that go on, with decisions that are all true."""
 
     @abstractmethod
     def answer(self, state: State) -> Tensor:
         """Logits (n, classes) of a state: at an exit, or behind the last decision."""
 
     def run(self, images: Tensor, ask: Asked) -> Tensor:
-        state, rows = self.begin(images), None
-        total: Tensor | None = None
-        weight: Tensor | None = None
+        state = self.begin(images)
         for number, decision in enumerate(self.layout.decisions):
             score = self.score(number, state)
             match decision:
                 case Switch():
-                    taken = ask.switch(score, rows)
+                    taken = ask.switch(score)
                 case Router():
-                    taken = ask.route(score, rows)
+                    taken = ask.route(score)
                 case Exit():
-                    taken = ask.leave(score, rows)
-                    if taken.dtype == torch.bool:
-                        total, rows, state = self._left(state, taken, rows, total, len(images))
-                        if not len(rows):
-                            assert total is not None
-                            return total
-                        taken = taken[taken]
-                    else:
-                        share = 1 - taken if weight is None else weight * (1 - taken)
-                        part = share[:, None] * self.answer(state)
-                        total = part if total is None else total + part
-                        weight = taken if weight is None else weight * taken
+                    state = ask.exit(self.answer(state), state, score)
+                    taken = _all(state)
             state = self.advance(number, state, taken)
-        logits = self.answer(state)
-        if rows is not None and total is not None:
-            return total.index_copy(0, rows, logits)
-        if weight is not None and total is not None:
-            return total + weight[:, None] * logits
-        return logits
-
-    def _left(
-        self, state: State, stay: Tensor, rows: Tensor | None, total: Tensor | None, count: int
-    ) -> tuple[Tensor, Tensor, State]:
-        """Logits so far (count, classes), with those of the images that leave; rows and state of those that stay."""
-        rows = torch.arange(count, device=stay.device) if rows is None else rows
-        gone, kept = (~stay).nonzero()[:, 0], stay.nonzero()[:, 0]
-        logits = self.answer(take(state, gone))
-        total = logits.new_zeros(count, logits.shape[1]) if total is None else total
-        return total.index_copy(0, rows[gone], logits), rows[kept], take(state, kept)
+        return self.answer(state)
 
     @torch.no_grad()
     def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Trace]:
@@ -408,13 +378,11 @@ class Stepwise(DynamicNetwork):
 
     def _sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Trace]:
         draws, count = noise.shape[:2]
-        flat = noise.flatten(0, 1)
-        policy = Stochastic(flat, "none")
+        ask = Asked(Stochastic(noise.flatten(0, 1), "none"), self.layout)
         state = self.begin(images)
         path = torch.arange(count, device=images.device).repeat(draws)
-        ask = Asked(policy, self.layout)
         rows: Tensor | None = None
-        total: Tensor | None = None
+        ended: list[tuple[Tensor, Tensor]] = []
         for number, decision in enumerate(self.layout.decisions):
             score = self.score(number, state)[path]
             match decision:
@@ -424,21 +392,22 @@ class Stepwise(DynamicNetwork):
                     taken, width = ask.route(score, rows), len(names)
                 case Exit():
                     taken, width = ask.leave(score, rows), 1
-                    logits = self.answer(state)
                     rows = torch.arange(len(path), device=path.device) if rows is None else rows
-                    total = logits.new_zeros(len(flat), logits.shape[1]) if total is None else total
-                    total[rows[~taken]] = logits[path[~taken]]
+                    states, back = torch.unique(path[~taken], return_inverse=True)
+                    ended.append((rows[~taken], self.answer(take(state, states))[back]))
                     rows, path, taken = rows[taken], path[taken], taken[taken]
                     if not len(rows):
                         break
             pairs, path = torch.unique((path << width) + _code(taken), return_inverse=True)
             state = self.advance(number, take(state, pairs >> width), _decode(pairs, decision))
-        if rows is None or len(rows):
-            logits = self.answer(state)[path]
-            total = logits if rows is None or total is None else total.index_copy(0, rows, logits)
-        assert total is not None
+        else:
+            ended.append((path if rows is None else rows, self.answer(state)[path]))
+        logits = ended[0][1]
+        if self.layout.exits:
+            rows, logits = (torch.cat(parts) for parts in zip(*ended, strict=True))
+            logits = torch.empty_like(logits).index_copy_(0, rows, logits)
         trace = ask.trace(costs_of(self, tuple(images.shape[1:])))
-        return total.view(draws, count, -1), trace.map(lambda part: part.view(draws, count, -1))
+        return logits.view(draws, count, -1), trace.map(lambda part: part.view(draws, count, -1))
 
 
 PATHS_AT_ONCE = {"cpu": 640}
@@ -458,6 +427,12 @@ def _decode(code: Tensor, decision: Decision) -> Tensor:
     if not isinstance(decision, Router):
         return (code & 1).bool()
     return (code[:, None] >> torch.arange(len(decision.names), device=code.device) & 1).bool()
+
+
+def _all(state: State) -> Tensor:
+    """(n,) true for every image of a state."""
+    part = state[0] if isinstance(state, tuple) else state
+    return torch.ones(len(part), dtype=torch.bool, device=part.device)
 
 
 def take(state: State, rows: Tensor) -> State:

@@ -7,12 +7,13 @@ and carry no gradient are bool, so that a network knows that it can skip what is
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from robustbench_aig.contracts.routing import chances
 from robustbench_aig.contracts.units import exit_level, switch_level
 
 Gradient = Literal["none", "straight-through"]
@@ -25,9 +26,6 @@ class Policy(ABC):
     ``unit`` is the number of the (first) unit that is decided. ``rows`` (n,) tells which of the batch's images the
     margins belong to; None for all of them in order.
     """
-
-    hard: ClassVar[bool] = True
-    """Whether every decision is 0 or 1."""
 
     @abstractmethod
     def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -55,13 +53,8 @@ def _top(scores: Tensor, chosen: int, gradient: Gradient, temperature: float = 1
     decision = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, best, True)
     if gradient == "none" or not scores.requires_grad:
         return decision
-    soft = _share(scores / temperature, chosen)
+    soft = chances(scores / temperature, chosen)
     return decision + (soft - soft.detach())
-
-
-def _share(scores: Tensor, chosen: int) -> Tensor:
-    """(n, E) chance of being among the chosen: the softmax where one is, an approximation where several are."""
-    return (chosen * scores.softmax(-1)).clamp_max(1.0)
 
 
 def _own(of_units: Tensor, unit: int | slice, rows: Tensor | None) -> Tensor:
@@ -131,13 +124,11 @@ class Expected(Policy):
     mean-field twin). To first order in the blocks it is the mean over all graphs, and it costs as much as the full
     network."""
 
-    hard = False
-
     def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
         return torch.sigmoid(margin)
 
     def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
-        return _share(scores, chosen)
+        return chances(scores, chosen)
 
 
 @dataclass(frozen=True)
@@ -146,14 +137,13 @@ class Relaxed(Policy):
 
     noise: Tensor
     temperature: float = 1.0
-    hard = False
 
     def switch(self, unit: int, margin: Tensor, rows: Tensor | None = None) -> Tensor:
         return torch.sigmoid((margin + _own(self.noise, unit, rows)) / self.temperature)
 
     def route(self, unit: int, scores: Tensor, chosen: int, rows: Tensor | None = None) -> Tensor:
         noise = gumbel(_own(self.noise, slice(unit, unit + scores.shape[-1]), rows))
-        return _share((scores + noise) / self.temperature, chosen)
+        return chances((scores + noise) / self.temperature, chosen)
 
 
 @dataclass(frozen=True)

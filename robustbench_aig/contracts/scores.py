@@ -21,7 +21,7 @@ class Scores(Record):
             any.
         nonfinite: (…, N) uint16, in how many draws logits were NaN or infinite.
         open: (S, …, N, L) bool, whether a unit ran (under AIG* all do); L = 0 for a plain model.
-        prob: (…, N, L) float32 mean chance of running.
+        prob: (…, N, L) float32 mean chance of running, 0 in draws that do not reach the unit.
         macs: (…, N) float64 mean multiply-adds; NaN for a plain model.
     """
 

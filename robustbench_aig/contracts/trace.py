@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from robustbench_aig.contracts.routing import chances, log_choice, route_divergence, route_scores
 from robustbench_aig.contracts.units import Layout
 
 TINY = 1e-12
-"""Keeps the logarithm of a chance finite."""
+"""Keeps the logarithm of a router's chance finite."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,18 @@ class Trace:
         open: (…, N, L) decisions, 0 or 1 (in [0, 1] under soft policies); 0 where a unit was not reached.
         costs: what the units cost for these images.
         layout: how the decisions hang together.
-        chance: (…, N, L) probability of running given that the unit is reached; None where that is sigmoid(margin).
     """
 
     margin: Tensor
     open: Tensor
     costs: Costs
     layout: Layout
-    chance: Tensor | None = None
 
     @property
     def prob(self) -> Tensor:
-        """(…, N, L) the chance of running given that the unit is reached."""
-        return torch.sigmoid(self.margin) if self.chance is None else self.chance
+        """(…, N, L) the chance of running given that the unit is reached: sigmoid(margin), or :func:`.routing.chances`
+        of a router."""
+        return self._by_decision(torch.sigmoid, chances)
 
     @property
     def reached(self) -> Tensor:
@@ -74,26 +74,45 @@ class Trace:
     @property
     def log_run(self) -> Tensor:
         """(…, N, L) log of :attr:`prob`."""
-        return logsigmoid(self.margin) if self.chance is None else self.chance.clamp_min(TINY).log()
+        return self._by_decision(logsigmoid, lambda scores, k: chances(scores, k).clamp_min(TINY).log())
 
     @property
     def log_skip(self) -> Tensor:
         """(…, N, L) log of one minus :attr:`prob`."""
-        return logsigmoid(-self.margin) if self.chance is None else (1 - self.chance).clamp_min(TINY).log()
+        return self._by_decision(
+            lambda margin: logsigmoid(-margin), lambda scores, k: (1 - chances(scores, k)).clamp_min(TINY).log()
+        )
 
     @property
     def log_prob(self) -> Tensor:
-        """(…, N) log-probability of the decisions, differentiable through the margins.
+        """(…, N) log-probability of the decisions, differentiable through the margins."""
+        taken, parts = self.open.detach(), []
+        for span, chosen in self.layout.runs:
+            margin, bits = self.margin[..., span], taken[..., span]
+            if chosen:
+                parts.append(log_choice(route_scores(margin, chosen), bits, chosen))
+            else:
+                parts.append(self._summed(logsigmoid((2 * bits - 1) * margin), span))
+        return _sum(parts)
 
-        Of a router with several chosen units it is that of drawing each with replacement.
-        """
-        taken = self.open.detach()
-        if self.layout.switches_only:
-            return logsigmoid((2 * taken - 1) * self.margin).sum(-1)
-        skipped = 1 - taken
-        for span, _ in self.layout.routers:
-            skipped = skipped.index_fill(-1, torch.arange(span.start, span.stop, device=taken.device), 0.0)
-        return torch.where(self.reached, taken * self.log_run + skipped * self.log_skip, 0.0).sum(-1)
+    def divergence(self, other: "Trace") -> Tensor:
+        """(…, N) how far sampled decisions diverge from those of another trace along the same route, KL(this || other):
+        the sum over the decisions that are reached, whose mean over routes is the divergence of the routes' laws."""
+        parts = []
+        for span, chosen in self.layout.runs:
+            own, others = self.margin[..., span], other.margin[..., span]
+            if chosen:
+                apart = route_divergence(route_scores(own, chosen), route_scores(others, chosen), chosen)
+                parts.append(self._summed(apart[..., None], slice(span.start, span.start + 1)))
+                continue
+            chance = torch.sigmoid(own)
+            run = chance * (logsigmoid(own) - logsigmoid(others))
+            parts.append(self._summed(run + (1 - chance) * (logsigmoid(-own) - logsigmoid(-others)), span))
+        return _sum(parts)
+
+    def _summed(self, values: Tensor, span: slice) -> Tensor:
+        """(…, N) sum of values (…, N, n) of units over those that are reached."""
+        return (torch.where(self.reached[..., span], values, 0.0) if self.layout.exits else values).sum(-1)
 
     @property
     def executed(self) -> Tensor:
@@ -107,17 +126,24 @@ class Trace:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Trace":
         """The trace with its tensors changed."""
-        chance = None if self.chance is None else change(self.chance)
-        return replace(self, margin=change(self.margin), open=change(self.open), chance=chance)
+        return replace(self, margin=change(self.margin), open=change(self.open))
 
     @classmethod
     def join(cls, traces: "Sequence[Trace]", join: Callable[[list[Tensor]], Tensor]) -> "Trace":
         """One trace of several, their tensors joined by ``join``, such as a concatenation."""
-        first = traces[0]
-        chances = [trace.chance for trace in traces if trace.chance is not None]
-        return replace(
-            first,
-            margin=join([trace.margin for trace in traces]),
-            open=join([trace.open for trace in traces]),
-            chance=join(chances) if chances else None,
-        )
+        margin, opened = (join([getattr(trace, name) for trace in traces]) for name in ("margin", "open"))
+        return replace(traces[0], margin=margin, open=opened)
+
+    def _by_decision(self, single: Callable[[Tensor], Tensor], router: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """(…, N, L) ``single`` of margins, and ``router`` of scores (…, E) and how many of the units are chosen."""
+        if not self.layout.routers:
+            return single(self.margin)
+        parts = []
+        for span, chosen in self.layout.runs:
+            own = self.margin[..., span]
+            parts.append(router(route_scores(own, chosen), chosen) if chosen else single(own))
+        return torch.cat(parts, -1)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]

@@ -120,6 +120,18 @@ class Layout:
         )
 
     @cached_property
+    def runs(self) -> tuple[tuple[slice, int], ...]:
+        """The units in order: those of each router, with how many of them it chooses, and those between, with 0."""
+        runs, start = [], 0
+        for span, chosen in (*self.routers, (slice(len(self), len(self)), 0)):
+            if span.start > start:
+                runs.append((slice(start, span.start), 0))
+            if chosen:
+                runs.append((span, chosen))
+            start = span.stop
+        return tuple(runs)
+
+    @cached_property
     def running(self) -> int:
         """How many units a pass runs at most."""
         return len(self) - sum(int(span.stop - span.start) - chosen for span, chosen in self.routers)
@@ -177,9 +189,11 @@ class Layout:
         """
         if len(route) != len(self):
             return f"it has {len(route)} digits, and the network {len(self)} units"
-        for span, chosen in self.routers:
-            if sum(route[span]) != chosen:
-                return f"the router of {self.names[span.start]} chooses {chosen}, not {sum(route[span])}"
+        for span, decision in zip(self.spans, self.decisions, strict=True):
+            if isinstance(decision, Exit) and not route[span.start]:
+                return None
+            if isinstance(decision, Router) and sum(route[span]) != decision.chosen:
+                return f"the router of {self.names[span.start]} chooses {decision.chosen}, not {sum(route[span])}"
         return None
 
     def reached(self, open_: Any) -> Any:
@@ -230,11 +244,12 @@ class Layout:
             taken = often[..., span].topk(chosen, -1).indices
             left = margin[..., span].scatter(-1, taken, -torch.inf).topk(chosen, -1).indices
             wanted[..., span] = torch.zeros_like(wanted[..., span]).scatter(-1, left, 1.0)
-        return wanted
+        return self.settled(wanted)
 
     def neighbours(self, routes: Tensor) -> Tensor:
         """(…, F, L) the routes in which one decision is another, for routes (…, L): a switch or an exit the other way,
-        a router with one unit exchanged. Where an exchange is not possible, the route stays as it is."""
+        a router with one unit exchanged. Where an exchange is not possible, the route stays as it is. Behind an exit
+        that is no longer taken, switches are closed, the next exit is taken, and routers choose their first units."""
         found = []
         for span, decision in zip(self.spans, self.decisions, strict=True):
             if not isinstance(decision, Router):
@@ -250,7 +265,18 @@ class Layout:
                         other[..., gone] = torch.where(move, 0.0, routes[..., gone])
                         other[..., come] = torch.where(move, 1.0, routes[..., come])
                         found.append(other)
-        return torch.stack(found, -2)
+        return self.settled(torch.stack(found, -2))
+
+    def settled(self, routes: Tensor) -> Tensor:
+        """(…, L) the routes that images take which are sent along routes (…, L): nothing runs behind an exit that is
+        taken, and a router that is to choose nothing chooses its first units."""
+        routes = routes.clone()
+        for span, chosen in self.routers:
+            first = (torch.arange(span.stop - span.start, device=routes.device) < chosen).to(routes)
+            empty = (routes[..., span] == 0).all(-1, keepdim=True)
+            routes[..., span] = torch.where(empty, first, routes[..., span])
+        route: Tensor = routes * self.reached(routes)
+        return route
 
     def most(self, costs: Tensor, sign: int) -> Tensor:
         """(L,) the route of most (sign 1) or fewest (sign -1) multiply-adds, for the costs of the units (L,); 0 where a
@@ -259,8 +285,7 @@ class Layout:
         for span, chosen in self.routers:
             best = (sign * costs[span]).topk(chosen).indices
             wanted[span] = torch.zeros_like(costs[span]).scatter(0, best, 1.0)
-        route: Tensor = wanted * self.reached(wanted)
-        return route
+        return self.settled(wanted)
 
     def shift(self, threshold: float | None) -> Tensor:
         """(L,) what the margin of a unit must exceed under a threshold T: logit(T) for a switch, whose probability must

@@ -56,7 +56,7 @@ def score(
         chances.argmax(1).where(answered.any(0), NO_CLASS).cpu().numpy().astype(np.int16),
         (~answered).sum(0).cpu().numpy().astype(np.uint16),
         np.zeros((draws, n, 0), bool) if trace is None else trace.executed.cpu().numpy(),
-        np.zeros((n, 0), np.float32) if trace is None else trace.prob.mean(0).float().cpu().numpy(),
+        np.zeros((n, 0), np.float32) if trace is None else trace.running.mean(0).float().cpu().numpy(),
         np.full(n, np.nan) if trace is None else trace.macs.mean(0).cpu().numpy(),
     )
 

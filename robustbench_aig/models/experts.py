@@ -84,8 +84,7 @@ class ExpertNet(Stepwise):
         if isinstance(policy, Stochastic):
             policy = replace(policy, gradient="none")
         logits, trace = self.traced(images, policy)
-        assert trace.chance is not None
-        often, chance = trace.open.detach().mean(0), trace.chance.mean(0)
+        often, chance = trace.open.detach().mean(0), trace.prob.mean(0)
         per_block = [len(often[span]) * (often[span] * chance[span]).sum() / k for span, k in self.layout.routers]
         return Lesson(logits[None], None, BALANCE * torch.stack(per_block).mean())
 

@@ -154,7 +154,7 @@ def test_names_and_parameters_are_checked():
 def test_colour_attacks_refuse_grey_images(network):
     attack = attacks.make("torchattacks:TIFGSM")
     with pytest.raises(UsageError, match="3 channels, not 1"):
-        attack(survey.target(network, 1), torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long), [0.1])
+        attack.check_target(survey.target(network, 1), torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long))
 
 
 def test_an_attacker_who_knows_the_noise_of_each_image_is_refused(gated):

@@ -1,19 +1,27 @@
-"""Two networks trained on digits, shared by the tests of the audit."""
+"""Networks trained on digits, shared by the tests of the audit."""
 
 import pytest
 import torch
 from torch import nn
 
-from tests.audit.audits import trained
+from tests.audit import matrix
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    torch.set_num_threads(1)
-    return trained("resnet20", tmp_path_factory.mktemp("resnet20"))
+def plain() -> nn.Module:
+    return matrix.lenet()
 
 
 @pytest.fixture(scope="session")
-def gated(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    torch.set_num_threads(1)
-    return trained("aig20", tmp_path_factory.mktemp("aig20"))
+def deep() -> nn.Module:
+    return matrix.digits_network("resnet20")
+
+
+@pytest.fixture(scope="session")
+def gated() -> nn.Module:
+    return matrix.digits_network("aig20")

@@ -24,7 +24,7 @@ from torch import nn
 
 import attacks
 import defenses
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
@@ -141,6 +141,14 @@ def lenet() -> nn.Module:
 
 
 @cache
+def unbiased() -> nn.Module:
+    """No bias in the first layer, so that every unit that sees black pixels alone is on its kink."""
+    return _seeded(
+        lambda: nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(1536, 10))
+    )
+
+
+@cache
 def smooth() -> nn.Module:
     """GELU and layer normalisation: not one kink."""
     return _seeded(
@@ -164,7 +172,7 @@ def _zoo(name: str) -> nn.Module:
     return load_model(name).network
 
 
-def _behind(defense: str) -> tuple[Defense | None, ...]:
+def _behind(defense: str) -> tuple[Defense, ...]:
     return (defenses.make(defense),)
 
 
@@ -182,11 +190,15 @@ SOUND: Mapping[str, Sound] = {
     "digits resnet20": Sound(_digits("resnet20")),
     "digits LeNet": Sound(lenet),
     "digits smooth": Sound(smooth),
+    "digits unbiased": Sound(unbiased),
     "digits fully connected": Sound(connected),
     "digits aig20, deterministic": Sound(
         _digits("aig20"), options={"gatings": (Gating("deterministic"), Gating("deterministic", 0.7))}
     ),
     "digits aig20, expected": Sound(_digits("aig20"), options={"gatings": (Gating("expected"),)}),
+    "digits skipnet20": Sound(_digits("skipnet20"), options={"gatings": (Gating("deterministic"),)}),
+    "digits exit20": Sound(_digits("exit20"), options={"gatings": (Gating("deterministic", 0.8),)}),
+    "digits moe20": Sound(_digits("moe20"), options={"gatings": (Gating("deterministic"),)}),
     "digits aig20, sampled": Sound(_digits("aig20"), options=STOCHASTIC, skipped=ONE_PATH),
     "digits aig20, sampled and fixed": Sound(
         _digits("aig20"),
@@ -195,7 +207,7 @@ SOUND: Mapping[str, Sound] = {
     ),
     "digits resnet20, jpeg": Sound(
         _digits("resnet20"),
-        options={"defenses": (None, *_behind("jpeg:75")), "attackers": ("static", "adaptive")},
+        options={"defenses": (NO_DEFENSE, *_behind("jpeg:75")), "attackers": ("static", "adaptive")},
         skipped=("auto",),
     ),
     "digits resnet20, smoothing": Sound(
@@ -235,6 +247,7 @@ class Broken:
         verdict: the least that it must say.
         options: of the sweep.
         lists: under which it must be found.
+        quick: it takes a second or less.
     """
 
     network: Callable[[], nn.Module]
@@ -242,10 +255,13 @@ class Broken:
     verdict: str = "FAIL"
     options: Mapping[str, Any] = field(default_factory=dict)
     lists: tuple[str, ...] = ("three budgets", "one large budget", "one tiny budget", "l2")
+    quick: bool = True
 
 
-def _plain(kind: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
-    return lambda: kind(copy.deepcopy(digits_network("resnet20")))
+def _spoilt(
+    kind: Callable[[nn.Module], nn.Module], network: Callable[[], nn.Module] = lenet
+) -> Callable[[], nn.Module]:
+    return lambda: kind(copy.deepcopy(network()))
 
 
 def _gated(kind: Callable[[Any], nn.Module]) -> Callable[[], nn.Module]:
@@ -266,8 +282,6 @@ def _broken() -> Iterator[tuple[str, Broken]]:
                 broken.EveryOtherPixel,
                 broken.MiddleOfPixels,
                 broken.BrightPixels,
-                broken.BlackPixels,
-                broken.ClampedInput,
                 broken.ThirdOfImagesFlipped,
                 broken.LouderGradient,
                 broken.SofterGradientOnPart,
@@ -289,24 +303,32 @@ def _broken() -> Iterator[tuple[str, Broken]]:
         ((broken.NoisyLogits, broken.DropoutInside), {"R1"}),
     ):
         for kind in kinds:
-            yield kind.__name__, Broken(_plain(kind), frozenset(checks))
+            if kind is not broken.TrainModeBatchNorm:
+                yield kind.__name__, Broken(_spoilt(kind), frozenset(checks))
+            deep = Broken(_spoilt(kind, _digits("resnet20")), frozenset(checks), lists=("three budgets",), quick=False)
+            yield f"{kind.__name__}, resnet20", deep
+    for kind in (broken.BlackPixels, broken.ClampedInput):
+        yield kind.__name__, Broken(_spoilt(kind), frozenset({"G7"}), "WARN")
     single = ("single steps",)
-    yield "LargeLogits", Broken(_plain(broken.LargeLogits), frozenset({"G2", "G3"}), "WARN", lists=single)
-    yield "InPlace", Broken(_plain(broken.InPlace), frozenset({"T3"}), "WARN")
+    yield "LargeLogits", Broken(_spoilt(broken.LargeLogits), frozenset({"G2", "G3"}), "WARN", lists=single)
+    yield "InPlace", Broken(_spoilt(broken.InPlace), frozenset({"T3"}), "WARN")
     sampled = {"gatings": (Gating("stochastic"),), "attackers": ("adaptive",), "eot": 4}
     some = ("three budgets", "one tiny budget")
     for kind in (broken.DisobedientGates, broken.TrainingGates):
-        yield kind.__name__, Broken(_gated(kind), frozenset({"R6"}), options=sampled, lists=some)
+        yield kind.__name__, Broken(_gated(kind), frozenset({"R6"}), options=sampled, lists=some, quick=False)
     yield (
         "MisledByNoise",
-        Broken(_gated(broken.MisledByNoise), frozenset({"R2", "G7"}), options=sampled, lists=some),
+        Broken(_gated(broken.MisledByNoise), frozenset({"R2", "G7"}), options=sampled, lists=some, quick=False),
     )
     opaque = {"defenses": (broken.OpaqueJpeg(),), "attackers": ("adaptive",)}
-    yield "OpaqueJpeg", Broken(lambda: digits_network("resnet20"), frozenset({"G1"}), options=opaque, lists=some)
+    yield (
+        "OpaqueJpeg",
+        Broken(lambda: digits_network("resnet20"), frozenset({"G1"}), options=opaque, lists=some, quick=False),
+    )
     coarse = {"defenses": (broken.CoarseSurrogate(quality=90),), "attackers": ("adaptive",)}
     yield (
         "CoarseSurrogate",
-        Broken(lambda: digits_network("resnet20"), frozenset({"D2"}), "WARN", options=coarse, lists=some),
+        Broken(lambda: digits_network("resnet20"), frozenset({"D2"}), "WARN", options=coarse, lists=some, quick=False),
     )
 
 

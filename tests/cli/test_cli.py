@@ -84,7 +84,7 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         ([*SWEEP, "--eps", "8"], 2, "did you mean 8/255?"),
         ([*SWEEP, "--norm", "l2", "--eps", "9"], 2, "larger in l2 than the distance of any two images of 64 values, 8"),
         ([*SWEEP, "-a", "fgsm", "-a", "torchattacks:CW"], 2, "linf and l2, which share no budgets"),
-        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed values"),
+        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed pixels"),
         ([*SWEEP, "-a", "torchattacks:TIFGSM"], 2, "takes images of 3 channels, not 1"),
         ([*SWEEP, "--protocol", "paper", "-a", "pgd"], 2, "--protocol paper chooses --attack itself"),
         ([*SWEEP, "--protocol", "paper", "-d", "jpeg", "--draws", "3"], 2, "chooses --defense and --draws itself"),
@@ -147,11 +147,11 @@ def test_models_that_break_the_contract_are_refused(run: Run, factories: Path, f
 @pytest.mark.parametrize(
     ("function", "attack", "text"),
     [
-        ("good", "gates:open", "'nets:good' has none"),
-        ("deep", "gates:route:to=101", "has 3 gates, this model has 21"),
+        ("good", "gates:open", "makes none; add a dynamic model"),
+        ("deep", "gates:route:to=101", "it has 3 digits, and the network 21 units"),
         ("deep", "gates:route:to=class/lion", "unknown class 'lion'"),
-        ("deep", "gates:universal:aim=misclassify,estimator=exact", "exact enumeration goes up to 10 gates"),
-        ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 10 gates"),
+        ("deep", "gates:universal:aim=misclassify,estimator=exact", "exact enumeration goes up to 1024 routes"),
+        ("deep", "gates:open:estimator=exact", "exact enumeration goes up to 1024 routes"),
     ],
 )
 def test_gate_attacks_that_cannot_be_are_refused(

@@ -108,7 +108,6 @@ def test_after_ctrl_c_what_is_finished_can_be_read(run: Run, nets: Path) -> None
     stopped = run(*sweep)
     assert stopped.exit_code == 130
     assert "go on with: robustbench-aig sweep -m" in stopped.stderr
-    assert not Path("out/summary.csv").exists()
     shown = run("show", "out")
     assert shown.exit_code == 0, shown.stderr
     finished = read_run("out")
@@ -251,9 +250,6 @@ def test_the_package_runs_in_a_folder_that_holds_modules_of_its_names(elsewhere:
     assert "jpeg" in {row["name"] for row in json.loads(result.stdout)}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the registry imports what an entry point names without a net", raises=AssertionError
-)
 @pytest.mark.parametrize("kind", ["attacks", "defenses"])
 def test_a_broken_entry_point_of_another_package_is_one_sentence(elsewhere: Path, nets: Path, kind: str) -> None:
     """A package that was installed beside the suite and whose module cannot be imported."""

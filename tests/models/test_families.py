@@ -128,9 +128,8 @@ def test_experts_are_drawn_with_their_softmax_and_too_many_routes_are_refused(im
     many = images[:1].expand(1500, -1, -1, -1)
     uniform = torch.rand(1500, len(network.layout), generator=torch.Generator().manual_seed(4))
     trace = network.traced(many, Stochastic(uniform.logit(), "none"))[1]
-    assert trace.chance is not None
     first = network.layout.spans[0]
-    share, chance = trace.open[:, first].mean(0), trace.chance[0, first]
+    share, chance = trace.open[:, first].mean(0), trace.prob[0, first]
     assert float((share - chance).abs().max()) < 4 * (0.25 / 1500) ** 0.5
 
 

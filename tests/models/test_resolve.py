@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from robustbench_aig.contracts.target import frozen
+from robustbench_aig.contracts.network import frozen
 from robustbench_aig.data import load_dataset
 from robustbench_aig.errors import Prerequisite, UsageError, UserError
 from robustbench_aig.models import checkpoints

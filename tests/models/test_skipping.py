@@ -7,7 +7,7 @@ from torch import Tensor
 from robustbench_aig.contracts.network import costs_of
 from robustbench_aig.contracts.noise import logistic
 from robustbench_aig.contracts.policy import Deterministic, Forced, Policy, Stochastic
-from robustbench_aig.models import aig
+from robustbench_aig.models import switching
 from robustbench_aig.models.aig import ConvNetAIG
 from robustbench_aig.models.gate_unit import FoldedGate
 from tests.models.conftest import noise
@@ -21,7 +21,7 @@ def test_skipping_gives_what_multiplying_gives(model: ConvNetAIG, images: Tensor
         assert 0.1 < trace.open.mean() < 0.95
         x = model.trunk.stem(images)
         for number, block in enumerate(model.trunk.blocks):
-            x = aig.switched(block, x, trace.open[:, number])
+            x = switching.switched(block, x, trace.open[:, number])
         multiplied = model.trunk.head(x)
     assert torch.allclose(skipped, multiplied, atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_the_gated_sum_has_the_gradients_of_its_formula(layout: torch.memory_for
     shortcut, residual = (torch.randn(shape, generator=generator).to(memory_format=layout) for _ in range(2))
     decision = torch.rand(3, generator=generator)
     inputs = [value.requires_grad_() for value in (shortcut, residual, decision)]
-    ours = aig._GatedSum.apply(*inputs)
+    ours = switching._GatedSum.apply(*inputs)
     formula = shortcut + residual * decision[:, None, None, None]
     assert torch.allclose(ours, formula, atol=1e-6)
     weight = torch.randn(shape, generator=generator)

@@ -189,8 +189,8 @@ def test_the_loss_of_trades_by_hand(digits: tuple[Dataset, Dataset], batch: tupl
     noise = logistic(0, "train", torch.arange(16), 3, [0])[0]
     perturbed = (images + 0.1).clamp(0, 1)
     with torch.no_grad():
-        clean, first = trainer.forward(images, noise)
-        attacked, second = trainer.forward(perturbed, noise)
+        (clean,), first, _ = trainer.forward(images, noise)
+        (attacked,), second, _ = trainer.forward(perturbed, noise)
     assert first is not None
     assert second is not None
     p, q = clean.softmax(1), attacked.softmax(1)

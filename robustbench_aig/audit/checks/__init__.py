@@ -1,1 +1,1 @@
-"""The checks, a file for each family: every function with a ``@check`` above it is one."""
+"""The checks, a file for each family."""

@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.audit.cells import defended, partners
-from robustbench_aig.audit.check import Result, check
+from robustbench_aig.audit.check import Result
 from robustbench_aig.audit.checks.randomness import static_gap
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.text import difference
 from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 from robustbench_aig.statistics.comparisons import strongest_difference
 
 
-@check(
-    id="D1",
-    title="defence gap",
-    tier="core",
-    cost="free",
+@register(
+    "D1",
+    "defence gap",
     threshold="the interval",
     sound="no accuracy comes from the defence's missing gradient.",
 )
@@ -32,10 +31,9 @@ def gap(context: Context) -> Iterator[Result]:
             yield from static_gap(context, contestant, "the missing gradient of the defence", "--attacker adaptive")
 
 
-@check(
-    id="D2",
-    title="surrogate parity",
-    tier="core",
+@register(
+    "D2",
+    "surrogate parity",
     cost="4 F per path",
     threshold="38 dB; 90 % of classes",
     sound="surrogates look like the defence.",
@@ -73,11 +71,9 @@ def _parity(target: Target, images: Tensor) -> Tensor:
     return torch.stack([error, (classes[0] == classes[1]).float()], 1)
 
 
-@check(
-    id="D3",
-    title="codec",
-    tier="core",
-    cost="free",
+@register(
+    "D3",
+    "codec",
     threshold="golden hash",
     sound="the codec gives the tested pixels.",
 )
@@ -93,11 +89,9 @@ def codec(context: Context) -> Iterator[Result]:
         yield Result("WARN" if warning else "PASS", str(warning or ""), contestant.clean.id)
 
 
-@check(
-    id="D4",
-    title="gain of the defence",
-    tier="core",
-    cost="free",
+@register(
+    "D4",
+    "gain of the defence",
     threshold="the interval",
     sound="the defence raises accuracy under attack.",
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.audit.cells import Contestant, aims_at_class, defended, partners, uses_gradient
-from robustbench_aig.audit.check import Result, Verdict, check
+from robustbench_aig.audit.check import Result, Verdict
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.probes import RADII, reach
 from robustbench_aig.audit.text import difference, points
@@ -18,6 +18,7 @@ from robustbench_aig.contracts.network import run, training_flag
 from robustbench_aig.contracts.noise import Stage, uniform
 from robustbench_aig.contracts.policy import Forced
 from robustbench_aig.contracts.target import Target
+from robustbench_aig.registry import register
 from robustbench_aig.statistics.comparisons import compare, strongest_difference
 
 HARD_TO_EXPLAIN = 0.1
@@ -26,10 +27,9 @@ HARD_TO_EXPLAIN = 0.1
 STAGES: tuple[Stage, ...] = ("craft", "select", "score", "start", "defend-craft", "defend-select", "defend-score")
 
 
-@check(
-    id="R1",
-    title="randomness inside",
-    tier="core",
+@register(
+    "R1",
+    "randomness inside",
     cost="5 F",
     threshold="1e-4 of the logits",
     sound="all randomness is seeded.",
@@ -46,10 +46,9 @@ def inside(context: Context) -> Iterator[Result]:
         yield Result("FAIL" if random else "PASS", text if random else "", contestant.clean.id)
 
 
-@check(
-    id="R2",
-    title="frozen gates",
-    tier="core",
+@register(
+    "R2",
+    "frozen gates",
     cost="36 (F + B)",
     threshold="2 pt and p < 0.05 warns, 10 pt fails",
     sound="with one known draw the attack gets as far as with deterministic gates.",
@@ -83,11 +82,9 @@ def frozen(context: Context) -> Iterator[Result]:
         yield Result(verdict, text, cells[0].id, excess, 0.02)
 
 
-@check(
-    id="R3",
-    title="gate-noise gap",
-    tier="core",
-    cost="free",
+@register(
+    "R3",
+    "gate-noise gap",
     threshold="the interval",
     sound="no accuracy comes from noise in the gradient.",
 )
@@ -118,11 +115,9 @@ def static_gap(context: Context, contestant: Contestant, hides: str, remedy: str
         yield Result("WARN" if gap.lo > 0 else "PASS", text, cell.id, gap.value, 0.0)
 
 
-@check(
-    id="R4",
-    title="draws",
-    tier="core",
-    cost="free",
+@register(
+    "R4",
+    "draws",
     threshold="any shared number; 10 draws",
     sound="crafting and scoring share no draw.",
 )
@@ -146,11 +141,9 @@ def streams(context: Context) -> Iterator[Result]:
             yield Result("PASS", "", cell.id, cell.draws, 10)
 
 
-@check(
-    id="R5",
-    title="gain of random gates",
-    tier="core",
-    cost="free",
+@register(
+    "R5",
+    "gain of random gates",
     threshold="the interval",
     sound="random gates withstand more than deterministic ones.",
 )
@@ -176,11 +169,9 @@ def twin_gain(context: Context) -> Iterator[Result]:
             yield Result("PASS" if gain.lo > 0 else "INFO", text, cell.id, gain.value, 0.0)
 
 
-@check(
-    id="S7",
-    title="transfer from the twin",
-    tier="core",
-    cost="free",
+@register(
+    "S7",
+    "transfer from the twin",
     threshold="0.2 pt and intervals apart",
     sound="the deterministic twin is not ahead of the direct gradient.",
 )
@@ -206,11 +197,9 @@ def transfer(context: Context) -> Iterator[Result]:
             yield Result("WARN" if ahead > 0.002 and twin["hi"] < best["lo"] else "PASS", text, cell.id, ahead, 0.002)
 
 
-@check(
-    id="R7",
-    title="known noise",
-    tier="core",
-    cost="free",
+@register(
+    "R7",
+    "known noise",
     threshold="the interval",
     sound="the attacker who knows the scoring draws is ahead of the one who does not.",
 )
@@ -230,10 +219,9 @@ def oracle(context: Context) -> Iterator[Result]:
                 yield Result("FAIL" if lead.lo > 0 else "PASS", text, cell.id, lead.value, 0.0)
 
 
-@check(
-    id="R6",
-    title="gates obey the policy",
-    tier="core",
+@register(
+    "R6",
+    "gates obey the policy",
     cost="3 F",
     threshold="any decision",
     sound="gates do what the policy says.",

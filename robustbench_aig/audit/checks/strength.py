@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from robustbench_aig.audit.cells import Contestant, knows, telling, uses_gradient
-from robustbench_aig.audit.check import Result, Verdict, check
+from robustbench_aig.audit.check import Result, Verdict
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.probes import ascend, random_steps
 from robustbench_aig.audit.text import points
 from robustbench_aig.contracts.target import Passes, Target
 from robustbench_aig.engine.eot import knowing_path
 from robustbench_aig.engine.plan import Cell
+from robustbench_aig.registry import register
 from robustbench_aig.statistics.comparisons import compare
 from robustbench_aig.statistics.intervals import Floats, accuracy
 
@@ -43,11 +44,9 @@ CLIMBED, CLIMB_STEPS = 16, 40
 Rows = npt.NDArray[np.bool_]
 
 
-@check(
-    id="S1",
-    title="monotone in epsilon",
-    tier="core",
-    cost="free",
+@register(
+    "S1",
+    "monotone in epsilon",
     threshold="1 pt and p < 0.05",
     sound="accuracy does not rise with the budget.",
 )
@@ -112,11 +111,9 @@ def _masked(context: Context, contestant: Contestant, cells: Sequence[Cell], num
     return bool((context.score(cell, found, sample=sample) < 1).mean() < 0.5)
 
 
-@check(
-    id="S2",
-    title="iterated beats single step",
-    tier="core",
-    cost="free",
+@register(
+    "S2",
+    "iterated beats single step",
     threshold="1 % of images or p < 0.05 warns; and 10 pt and a masked gradient fails",
     sound="iterated attacks break what single steps break.",
 )
@@ -157,9 +154,9 @@ def _one_step_wins(context: Context, contestant: Contestant, single: list[Cell],
     return Result("WARN" if only > 0.01 else "PASS", text, many[0].id, only, 0.01)
 
 
-@check(
-    id="S3",
-    title="more steps",
+@register(
+    "S3",
+    "more steps",
     tier="full",
     cost="3 x the attack",
     threshold="0.5 pt",
@@ -170,9 +167,9 @@ def steps(context: Context) -> Iterator[Result]:
     yield from _doubled(context, "steps", "raise steps until accuracy settles")
 
 
-@check(
-    id="S4",
-    title="more restarts",
+@register(
+    "S4",
+    "more restarts",
     tier="full",
     cost="3 x the attack",
     threshold="0.5 pt",
@@ -205,9 +202,9 @@ def _restartable(attack: Any) -> bool:
     return bool(attack.settings().get("random_start", True))
 
 
-@check(
-    id="S5",
-    title="unbounded attack",
+@register(
+    "S5",
+    "unbounded attack",
     tier="full",
     cost="21 (F + B) per path",
     threshold="chance, by the interval",
@@ -236,11 +233,9 @@ def unbounded(context: Context) -> Iterator[Result]:
         yield Result("FAIL" if interval.lo > chance else "PASS", text, contestant.clean.id, interval.value, chance)
 
 
-@check(
-    id="S6",
-    title="gradient-free attacks",
-    tier="core",
-    cost="free",
+@register(
+    "S6",
+    "gradient-free attacks",
     threshold="0.2 pt and p < 0.05, or 1 % of images, warns; and a masked gradient fails",
     sound="no attack without gradients is ahead.",
 )
@@ -278,7 +273,7 @@ def _ahead(context: Context, contestant: Contestant, cell: Cell, rivals: list[Ce
         + (
             "gradients are masked; find what hides them before trusting a gradient attack."
             if masked
-            else "those attacks are weak; add pgd or auto."
+            else "those attacks are weak; add stronger ones."
         )
     )
     return Result("FAIL" if masked else "WARN", text, cell.id, worst, 0.002)
@@ -290,10 +285,9 @@ def _comparable(cell: Cell, other: Cell) -> bool:
     return cell.attack.norm == other.attack.norm and cell.epsilons == other.epsilons
 
 
-@check(
-    id="S8",
-    title="random noise",
-    tier="core",
+@register(
+    "S8",
+    "random noise",
     cost="21 F",
     threshold="0.2 % of images warns; and a masked gradient fails",
     sound="random noise breaks nothing that the attacks leave.",
@@ -321,7 +315,11 @@ def noise(context: Context) -> Iterator[Result]:
             text = (
                 f"{NOISES} random perturbations break {share:.1%} of the images although gradient attacks leave them "
                 f"right at {same[0].epsilons[number].label}: "
-                + ("their gradients are masked; check them (G4, G7)." if masked else "those attacks are weak; add pgd.")
+                + (
+                    "their gradients are masked; check them (G4, G7)."
+                    if masked
+                    else "those attacks are weak; add stronger ones."
+                )
             )
             yield Result("FAIL" if masked else "WARN" if found else "PASS", text, same[0].id, share, 0.002)
 
@@ -345,11 +343,9 @@ def _noise_breaks(context: Context, contestant: Contestant, size: float, norm: s
     return np.asarray(right & broken)
 
 
-@check(
-    id="U",
-    title="unperturbed images",
-    tier="core",
-    cost="free",
+@register(
+    "U",
+    "unperturbed images",
     threshold="5 % warns, all fails",
     sound="images that stay right were perturbed, or could not be broken by an attack that returns those as they are.",
 )
@@ -357,7 +353,8 @@ def unperturbed(context: Context) -> Iterator[Result]:
     """Images that are still right were at least perturbed (G2, G6 and T1 tell of the others)."""
     for cell, correct in context.at_class:
         assert cell.attack is not None
-        if cell.attack.clean_on_failure and context.result(cell.id)["rows"][0]["forwards_per_image"] > 0:
+        spent = context.result(cell.id)["rows"][0]["forwards_per_image"] > 0
+        if cell.attack.clean_on_failure and (spent or not uses_gradient(cell)):
             yield Result("PASS", "", cell.id, None, IDLE)
             continue
         still = correct == 1

@@ -6,20 +6,19 @@ from itertools import groupby
 from torch import Tensor
 
 from robustbench_aig.audit.cells import is_control
-from robustbench_aig.audit.check import Result, Verdict, check
+from robustbench_aig.audit.check import Result, Verdict
 from robustbench_aig.audit.context import Context
 from robustbench_aig.audit.state import misread
 from robustbench_aig.audit.text import points
 from robustbench_aig.contracts.crafting import SLACK
 from robustbench_aig.engine.plan import Cell
+from robustbench_aig.registry import register
 from robustbench_aig.statistics.intervals import Floats
 
 
-@check(
-    id="T1",
-    title="budget",
-    tier="core",
-    cost="free",
+@register(
+    "T1",
+    "budget",
     threshold="any image",
     sound="every returned image is inside its ball and [0, 1].",
 )
@@ -49,9 +48,9 @@ def _excess(context: Context, cell: Cell) -> float:
     return float((sizes - budgets - 10 * SLACK * budgets.clip(lower=1.0)).max())
 
 
-@check(
-    id="T2",
-    title="8-bit images",
+@register(
+    "T2",
+    "8-bit images",
     tier="full",
     cost="the attack + S F",
     threshold="1 pt",
@@ -84,10 +83,9 @@ def _stored(images: Tensor, clean: Tensor, size: float, norm: str) -> Tensor:
     return (clean + levels / 255).clamp(0, 1)
 
 
-@check(
-    id="T3",
-    title="state",
-    tier="core",
+@register(
+    "T3",
+    "state",
     cost="3 F",
     threshold="any model",
     sound="models stay in eval mode, keep their weights and their images, and return logits.",
@@ -110,10 +108,9 @@ def state(context: Context) -> Iterator[Result]:
             yield Result("PASS", "", cell.id)
 
 
-@check(
-    id="T4",
-    title="null attack",
-    tier="core",
+@register(
+    "T4",
+    "null attack",
     cost="S F",
     threshold="any verdict (CPU)",
     sound="the protocol itself changes no verdict.",
@@ -142,9 +139,9 @@ def _unchanged(context: Context, cell: Cell, recorded: Floats, again: Floats) ->
     return Result(verdict, text, cell.id, changed / len(recorded), allowed / len(recorded))
 
 
-@check(
-    id="T5",
-    title="reproducible",
+@register(
+    "T5",
+    "reproducible",
     tier="full",
     cost="the attack + S F",
     threshold="any verdict (CPU), 0.1 % (GPU)",
@@ -164,11 +161,9 @@ def reproducible(context: Context) -> Iterator[Result]:
         yield Result("WARN" if changed > allowed else "PASS", text, cell.id, changed, allowed)
 
 
-@check(
-    id="T6",
-    title="finite logits",
-    tier="core",
-    cost="free",
+@register(
+    "T6",
+    "finite logits",
     threshold="any image",
     sound="every image got finite logits in every pass.",
 )
