@@ -91,7 +91,7 @@ def ascend(
     reviews = checkpoints(steps)
     state = _begin(_start(run.part.target, run.part.clean, budget, norm, restart), 2 * budget)
     for number in range(steps):
-        objective = run.part.aim.objective(loss, average)
+        objective = run.part.criterion.objective(loss, average)
         value, gradient, view = run.part.target.gradient(state.points, objective, restart * steps + number)
         _record(state, value, gradient, first=number == 0)
         going = run.see(state.points, value, view)

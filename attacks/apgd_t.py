@@ -44,7 +44,7 @@ class APGDT(Stepwise):
         check_loss(self.loss, target, images, aimed=True)
 
     def attack(self, search: Search, budget: float) -> None:
-        scores = search.logits.scatter(1, search.aim.labels[:, None], -torch.inf)
+        scores = search.logits.scatter(1, search.criterion.labels[:, None], -torch.inf)
         ranked = scores.argsort(stable=True, dim=1, descending=True)[:, :-1]
         for number in range(min(self.classes, ranked.shape[1])):
             for restart in range(self.restarts):

@@ -59,10 +59,10 @@ class DeepFool(Minimal):
 
     def _rivals(self, part: Part) -> Tensor:
         """(n, R) classes whose boundary with the label is considered."""
-        if part.aim.classes is not None:
-            return part.aim.classes[:, None]
+        if part.criterion.classes is not None:
+            return part.criterion.classes[:, None]
         scores = part.target.view(part.clean).logits.log_softmax(-1).mean(0)
-        scores = scores.scatter(1, part.aim.labels[:, None], -torch.inf)
+        scores = scores.scatter(1, part.criterion.labels[:, None], -torch.inf)
         return scores.topk(min(self.candidates, scores.shape[1]) - 1, 1).indices
 
     def _linearise(self, part: Part, points: Tensor, rivals: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,7 +72,7 @@ class DeepFool(Minimal):
 
             def lead(view: View, rival: Tensor = rival) -> Tensor:
                 rows = torch.arange(len(rival), device=rival.device)
-                return (view.logits[:, rows, rival] - view.logits[:, rows, part.aim.labels]).mean(0)
+                return (view.logits[:, rows, rival] - view.logits[:, rows, part.criterion.labels]).mean(0)
 
             value, gradient, view = part.target.gradient(points, lead, step)
             flat = gradient.flatten(1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Average, Goal, Loss, check_loss
+from attacks.common.losses import Average, ClassGoal, Criterion, Loss, check_loss
 from attacks.common.norms import climb
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.target import Target
@@ -37,12 +37,12 @@ class FGSM(Attack):
 
     loss: Loss = "ce"
     average: Average = "loss"
-    goal: Goal = "untargeted"
+    goal: ClassGoal = "untargeted"
 
     def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
         check_loss(self.loss, target, images, aimed=self.goal != "untargeted")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
-        aim = Aim.of(self.goal, target, images, labels)
-        _, gradient, _ = target.gradient(images, aim.objective(self.loss, self.average))
+        criterion = Criterion.of(self.goal, target, images, labels)
+        _, gradient, _ = target.gradient(images, criterion.objective(self.loss, self.average))
         return torch.stack([climb(images, gradient, budget, self.norm).clamp(0, 1) for budget in budgets])

@@ -45,7 +45,7 @@ class FMN(Minimal):
         offset, smallest = torch.zeros_like(part.clean), Smallest(part, self.norm)
         radius = torch.full_like(smallest.size, torch.inf)
         for number in range(self.steps):
-            objective = part.aim.objective("margin", self.average)
+            objective = part.criterion.objective("margin", self.average)
             value, gradient, view = part.target.gradient(part.clean + offset, objective, number)
             success = smallest.see(offset, mean_margin(part, view.logits))
             radius = self._radius(number, radius, offset, value, gradient, success, smallest)

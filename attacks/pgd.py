@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Average, Loss
+from attacks.common.losses import Average, Criterion, Loss
 from attacks.common.norms import climb, project, random_point
 from attacks.common.search import Run, Search, Stepwise, at_least
 from robustbench_aig.contracts.target import Target
@@ -57,14 +57,17 @@ class PGD(Stepwise):
         size = self.rel_step if self.step is None else self.step
         if not 0 < size < float("inf"):
             raise ValueError(f"{'rel_step' if self.step is None else 'step'} must be above 0, not {size:g}")
+        if self.norm == "linf" and self.step is not None and self.step > 1:
+            given = f"{self.step:g}"
+            raise ValueError(f"step={given} is larger than the range of a pixel; did you mean steps={given}?")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts without a random start would all be the same")
 
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         if self.stop:
             return super().__call__(target, images, labels, budgets)
-        aim = Aim.of(self.goal, target, images, labels)
-        return torch.stack([self._textbook(target, aim, images, budget) for budget in budgets])
+        criterion = Criterion.of(self.goal, target, images, labels)
+        return torch.stack([self._textbook(target, criterion, images, budget) for budget in budgets])
 
     def attack(self, search: Search, budget: float) -> None:
         for restart in range(self.restarts):
@@ -77,7 +80,7 @@ class PGD(Stepwise):
         points = self._start(run.part.target, run.part.clean, budget, restart)
         velocity = torch.zeros_like(points)
         for step in range(self.steps):
-            objective = run.part.aim.objective(self.loss, self.average)
+            objective = run.part.criterion.objective(self.loss, self.average)
             if step >= IN_HALF * self.steps:
                 run.part = run.part.full
             values, gradient, view = run.part.target.gradient(points, objective, restart * self.steps + step)
@@ -89,8 +92,8 @@ class PGD(Stepwise):
             points, velocity = self._move(points, gradient, velocity, run.part.clean, budget)
         run.end(points)
 
-    def _textbook(self, target: Target, aim: Aim, images: Tensor, budget: float) -> Tensor:
-        objective = aim.objective(self.loss, self.average)
+    def _textbook(self, target: Target, criterion: Criterion, images: Tensor, budget: float) -> Tensor:
+        objective = criterion.objective(self.loss, self.average)
         lasts = []
         for restart in range(self.restarts):
             points = self._start(target, images, budget, restart)
@@ -101,7 +104,7 @@ class PGD(Stepwise):
             lasts.append(points)
         if self.restarts == 1:
             return lasts[0]
-        search = Search(target, aim, images)
+        search = Search(target, criterion, images)
         for points in lasts:
             search.measure(torch.arange(len(images), device=images.device), points)
         return search.images

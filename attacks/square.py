@@ -230,4 +230,4 @@ def _margins(part: Part, points: Tensor) -> Tensor:
     """(n,) mean margin; of a random target over the same ``craft`` draws in every query."""
     target: Target = part.target
     view = target.view(points, "craft", range(max(SELECT_DRAWS, target.draws)))
-    return margin(view.logits, part.aim.labels, part.aim.classes).mean(0)
+    return margin(view.logits, part.criterion.labels, part.criterion.classes).mean(0)

@@ -22,7 +22,7 @@ def combine(members: Sequence[Attack], searches: Sequence[Search], budgets: Sequ
                 search.inherit(searches[number - 1])
             part = search.left()
             if len(part.rows):
-                (found,) = member(part.target, part.clean, part.aim.labels, [budget])
+                (found,) = member(part.target, part.clean, part.criterion.labels, [budget])
                 search.measure(part.rows, found)
 
 

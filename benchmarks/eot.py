@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from attacks.common.losses import Aim
+from attacks.common.losses import Criterion
 from benchmarks.measure import OURS, Row, compare
 from benchmarks.subject import Subject
 from robustbench_aig.contracts.gating import Gating
@@ -40,7 +40,7 @@ def run(subject: Subject) -> list[Row]:
         return total.sign().cpu()
 
     def ours() -> Tensor:
-        _, gradient, _ = replace(target, draws=DRAWS).gradient(images, Aim(labels).objective("ce"))
+        _, gradient, _ = replace(target, draws=DRAWS).gradient(images, Criterion(labels).objective("ce"))
         return gradient.sign().cpu()
 
     case = f"{len(images)} images x {DRAWS} draws"

@@ -4,10 +4,24 @@ import difflib
 from collections.abc import Iterable
 
 
+def readable(name: str) -> str:
+    """A file's name as a line of text: bytes that are not UTF-8, and what cannot be printed, are written ``\\xe9``."""
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in name)
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    byte = 0xDC80 <= code <= 0xDCFF  # how Python holds a byte of a file name that is no UTF-8
+    return f"\\x{code - 0xDC00:02x}" if byte else letter.encode("unicode_escape").decode()
+
+
 class UserError(Exception):
-    """Something failed that the user can act on; the message is one sentence that says what to do."""
+    """Something failed that the user can act on; the message is one sentence that says what to do, on one line."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return readable(" ".join(line.strip() for line in super().__str__().splitlines()))
 
 
 class UsageError(UserError):

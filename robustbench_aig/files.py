@@ -9,11 +9,6 @@ from pathlib import Path
 from robustbench_aig.errors import Unwritable
 
 
-def readable(name: str) -> str:
-    """A file's name as text that can be printed and stored: bytes that are not UTF-8 are written as ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def ensure_folder(path: Path) -> None:
     """Make the folder ``path`` if it is not there, and try that it can be written.
 

@@ -271,6 +271,7 @@ def test_a_broken_package_is_one_sentence(name: str, message: str) -> None:
         ("pgd:alpha=1/255", r"\(did you mean step\?\)"),
         ("pgd:eps_iter=1/255", r"\(did you mean step\?\)"),
         ("pgd:n_restarts=3", r"\(did you mean restarts\?\)"),
+        ("pgd:step=10", r"did you mean steps=10\?"),
         ("apgd:step=3", r"\(did you mean steps\?\)"),
         ("apgd:stepz=3", r"\(did you mean steps\?\)"),
         ("square:n_queries=3", r"\(did you mean queries\?\)"),

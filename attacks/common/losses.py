@@ -18,7 +18,7 @@ Loss = Literal["auto", "ce", "margin", "dlr"]
 Average = Literal["loss", "logits", "probs"]
 """What is averaged over the draws of a random target: losses (so gradients), logits, or class probabilities."""
 
-Goal = Literal["untargeted", "least-likely", "random"]
+ClassGoal = Literal["untargeted", "least-likely", "random"]
 """Any wrong class, the class that the clean image is least taken for, or one drawn at random."""
 
 SATURATED = 1e-6
@@ -86,7 +86,7 @@ def _at(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Aim:
+class Criterion:
     """What the attacker wants of N images.
 
     Attributes:
@@ -98,8 +98,8 @@ class Aim:
     classes: Tensor | None = None
 
     @classmethod
-    def of(cls, goal: Goal, target: Target, images: Tensor, labels: Tensor) -> "Aim":
-        """The aim of a goal; ``least-likely`` and ``random`` spend a forward pass per draw on the clean images."""
+    def of(cls, goal: ClassGoal, target: Target, images: Tensor, labels: Tensor) -> "Criterion":
+        """That of a goal; ``least-likely`` and ``random`` spend a forward pass per draw on the clean images."""
         if goal == "untargeted":
             return cls(labels)
         scores = target.view(images).logits.softmax(-1).mean(0)
@@ -107,9 +107,9 @@ class Aim:
             scores = target.uniform(scores.shape[-1], 0)
         return cls(labels, scores.scatter(1, labels[:, None], torch.inf).argmin(1))
 
-    def take(self, index: Tensor) -> "Aim":
-        """The aim for a subset."""
-        return Aim(self.labels[index], None if self.classes is None else self.classes[index])
+    def take(self, index: Tensor) -> "Criterion":
+        """That of a subset."""
+        return Criterion(self.labels[index], None if self.classes is None else self.classes[index])
 
     def objective(self, loss: Loss, average: Average = "loss") -> Objective:
         """The loss of a view (K, N, classes) as one value per image (N,); -inf where a draw's logits are not finite."""
@@ -127,7 +127,7 @@ class Aim:
         return objective
 
     def success(self, view: View) -> Tensor:
-        """(N,) share of the draws in which the aim is reached: wrong class, or the aimed-at class; NaN is neither."""
+        """(N,) share of the draws that meet it: with a wrong class, or the one to reach; NaN is neither."""
         predicted = view.logits.argmax(-1)
         reached = predicted != self.labels if self.classes is None else predicted == self.classes
         return (reached & finite(view.logits)).float().mean(0)

@@ -54,7 +54,7 @@ class Minimal(Searching):
         hardest = searches[0].left()  # what is decided at the smallest budget was never worth attacking
         for search in searches[1:]:
             rows = torch.unique(torch.cat([hardest.rows, search.left().rows]))
-            hardest = Part(rows, search.target.take(rows), search.aim.take(rows), search.clean[rows])
+            hardest = Part(rows, search.target.take(rows), search.criterion.take(rows), search.clean[rows])
         if not len(hardest.rows):
             return
         found = self.minimise(hardest, budgets[0])
@@ -76,4 +76,4 @@ class Minimal(Searching):
 
 def mean_margin(part: Part, logits: Tensor) -> Tensor:
     """(n,) mean margin of logits (K, n, classes)."""
-    return margin(logits, part.aim.labels, part.aim.classes).mean(0)
+    return margin(logits, part.criterion.labels, part.criterion.classes).mean(0)

@@ -1,6 +1,6 @@
 """The search that iterated attacks share: the best image found so far, who is still worth attacking, and who leaves.
 
-An image is better the more often it reaches the aim, and then the larger its margin. Both are measured where the
+An image is better the more often it meets the criterion, and then the larger its margin. Both are measured where the
 attack is judged: on the step's own forward pass where that is already the verdict, otherwise on ``select`` draws, never
 on those of the gradient.
 """
@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.common.losses import Aim, Goal, check_loss
+from attacks.common.losses import ClassGoal, Criterion, check_loss
 from robustbench_aig.contracts.attack import Attack
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.target import Target
@@ -27,21 +27,21 @@ SETTLE_DRAWS = 32
 
 @dataclass(frozen=True)
 class Part:
-    """The images of a batch that a run works on: rows of the batch, target, aim of the loss and clean images."""
+    """The images of a batch that a run works on: rows of the batch, target, criterion of the loss and clean images."""
 
     rows: Tensor
     target: Target
-    aim: Aim
+    criterion: Criterion
     clean: Tensor
 
     @property
     def full(self) -> "Part":
         """The same with gradients in float32, whose own forward pass is a verdict."""
-        return Part(self.rows, self.target.full, self.aim, self.clean)
+        return Part(self.rows, self.target.full, self.criterion, self.clean)
 
     def take(self, index: Tensor) -> "Part":
         """A subset."""
-        return Part(self.rows[index], self.target.take(index), self.aim.take(index), self.clean[index])
+        return Part(self.rows[index], self.target.take(index), self.criterion.take(index), self.clean[index])
 
 
 class Search:
@@ -49,20 +49,20 @@ class Search:
 
     Attributes:
         target: what is attacked.
-        aim: what counts as success.
+        criterion: what counts as success.
         clean: (N, C, H, W).
         logits: (N, classes) mean log-probabilities of the clean images.
         images: (N, C, H, W) best candidates.
-        success: (N,) share of draws in which they reach the aim.
+        success: (N,) share of draws in which they meet the criterion.
         margin: (N,) their mean margin.
     """
 
-    def __init__(self, target: Target, aim: Aim, clean: Tensor) -> None:
-        self.target, self.aim, self.clean = target, aim, clean
-        view = judge(target, clean)
+    def __init__(self, target: Target, criterion: Criterion, clean: Tensor) -> None:
+        self.target, self.criterion, self.clean = target, criterion, clean
+        view = selection(target, clean)
         self.logits = view.logits.log_softmax(-1).mean(0)
         self.images = clean.clone()
-        self.success, self.margin = aim.success(view), aim.margin(view)
+        self.success, self.margin = criterion.success(view), criterion.margin(view)
         self._settled = torch.zeros_like(self.success, dtype=torch.bool)
         self._unsure = torch.ones_like(self._settled)
 
@@ -87,8 +87,8 @@ class Search:
     def measure(self, rows: Tensor, points: Tensor) -> None:
         """Offer points after judging them, which costs one forward pass per image, or one per ``select`` draw."""
         if len(rows):
-            aim, view = self.aim.take(rows), judge(self.target.take(rows), points)
-            self.offer(rows, points, aim.success(view), aim.margin(view))
+            criterion, view = self.criterion.take(rows), selection(self.target.take(rows), points)
+            self.offer(rows, points, criterion.success(view), criterion.margin(view))
 
     def inherit(self, other: "Search") -> None:
         """Offer the candidates of a smaller budget; their verdict is known, so this is free."""
@@ -111,15 +111,15 @@ class Search:
             self._settle()
             decided = self._settled
         rows = (~decided).nonzero()[:, 0]
-        aim = self.aim if classes is None else Aim(self.aim.labels, classes)
-        return Part(rows, self.target.take(rows), aim.take(rows), self.clean[rows])
+        criterion = self.criterion if classes is None else Criterion(self.criterion.labels, classes)
+        return Part(rows, self.target.take(rows), criterion.take(rows), self.clean[rows])
 
     def _settle(self) -> None:
         rows = (self._unsure & (self.success == 1)).nonzero()[:, 0]
         if len(rows):
             first = _select_draws(self.target)
             view = self.target.take(rows).view(self.images[rows], draws=range(first, first + SETTLE_DRAWS))
-            self._settled[rows] = self.aim.take(rows).success(view) == 1
+            self._settled[rows] = self.criterion.take(rows).success(view) == 1
         self._unsure[:] = False
 
 
@@ -157,11 +157,11 @@ class Run:
                 larger = values > self._top[1]
                 self._top = torch.where(larger.view(-1, 1, 1, 1), points, self._top[0]), values.maximum(self._top[1])
             return None
-        aim = self.search.aim.take(self.part.rows)
+        criterion = self.search.criterion.take(self.part.rows)
         if self.part.target.half:
-            view = self._checked(points, aim, view)
-        success = aim.success(view)
-        self.search.offer(self.part.rows, points, success, aim.margin(view))
+            view = self._checked(points, criterion, view)
+        success = criterion.success(view)
+        self.search.offer(self.part.rows, points, success, criterion.margin(view))
         if not self._decides:
             return None
         index = (success == 0).nonzero()[:, 0]
@@ -170,12 +170,12 @@ class Run:
         self.part = self.part.take(index)
         return index
 
-    def _checked(self, points: Tensor, aim: Aim, view: View) -> View:
+    def _checked(self, points: Tensor, criterion: Criterion, view: View) -> View:
         """The view with successes seen in bfloat16 judged again in float32."""
-        index = (aim.success(view) > 0).nonzero()[:, 0]
+        index = (criterion.success(view) > 0).nonzero()[:, 0]
         if not len(index):
             return view
-        real = judge(self.part.target.take(index), points[index])
+        real = selection(self.part.target.take(index), points[index])
         return View(view.logits.index_copy(1, index, real.logits), view.trace)
 
     def end(self, points: Tensor) -> None:
@@ -195,7 +195,7 @@ class Searching(Attack):
 
     refills: ClassVar[bool] = True
 
-    goal: Goal = "untargeted"
+    goal: ClassGoal = "untargeted"
 
     def check_target(self, target: Target, images: Tensor, labels: Tensor) -> None:
         check_loss(getattr(self, "loss", "auto"), target, images, aimed=self.goal != "untargeted")
@@ -203,7 +203,7 @@ class Searching(Attack):
     def __call__(self, target: Target, images: Tensor, labels: Tensor, budgets: Sequence[float]) -> Tensor:
         if not len(images):
             return images.expand(len(budgets), *images.shape)
-        first = Search(target, Aim.of(self.goal, target, images, labels), images)
+        first = Search(target, Criterion.of(self.goal, target, images, labels), images)
         searches = [first.fork() for _ in budgets]
         self.improve(searches, budgets)
         return torch.stack([search.images for search in searches])
@@ -235,7 +235,7 @@ class Stepwise(Searching):
         """Improve one search."""
 
 
-def judge(target: Target, points: Tensor) -> View:
+def selection(target: Target, points: Tensor) -> View:
     """What the attack is judged on: the real pass, over the ``select`` draws of a random target."""
     return target.view(points, draws=range(_select_draws(target)))
 

@@ -49,13 +49,22 @@ REFERENCE_SPLIT = {"test": "validation", "train": "validation", "validation": "t
 @split_option
 @click.option("--limit", type=int, help="At most this many images (a stratified subset).")
 @click.option(
-    "-a", "--attack", multiple=True, default=["fgsm"], show_default=True, help="NAME[:key=value,…]; see list."
+    "-a",
+    "--attack",
+    multiple=True,
+    default=["fgsm"],
+    show_default=True,
+    help="NAME[:key=value,…] or FILE.py:Class; see list.",
 )
-@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Of the perturbation [the attack's own, else linf].")
+@click.option(
+    "--norm",
+    type=click.Choice(["linf", "l2", "l1", "l0"]),
+    help="Of the perturbation; l0 counts pixels [the attack's own, else linf].",
+)
 @click.option(
     "--eps",
     multiple=True,
-    help="0,2/255,.03; start:stop:count; in the attacks' norm [0:16/255:9 in linf, 0:1:5 in l2].",
+    help="0,2/255,.03; start:stop:count; in the attacks' norm [0:16/255:9 in linf, 0:1:5 in l2, …].",
 )
 @click.option(
     "--gating",
@@ -64,7 +73,14 @@ REFERENCE_SPLIT = {"test": "validation", "train": "validation", "validation": "t
     show_default=True,
     help="Also deterministic:T, expected; models without gates have none.",
 )
-@click.option("-d", "--defense", multiple=True, default=["none"], show_default=True, help="jpeg:75+median; see list.")
+@click.option(
+    "-d",
+    "--defense",
+    multiple=True,
+    default=["none"],
+    show_default=True,
+    help="jpeg:75+median, or FILE.py:Class; see list.",
+)
 @click.option(
     "--attacker",
     multiple=True,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from robustbench_aig.commands.config import read_tables
-from robustbench_aig.errors import UserError, unknown
-from robustbench_aig.files import readable
+from robustbench_aig.errors import UserError, readable, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console

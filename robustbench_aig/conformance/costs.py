@@ -27,7 +27,7 @@ def skipped(subject: Subject) -> Outcome:
         less, expected = _along(subject, route)
         changed = layout.names[int((route != subject.everything).nonzero()[0])]
         saved.append((changed, counted - less, claimed - expected))
-    if own and not any(less for _, less, _ in saved):
+    if own and counted > claimed * (1 + ALIKE) and not any(less for _, less, _ in saved):
         raise NotApplicable("every unit runs in every pass, and 'costs' states what each is worth")
     idle = [name for name, less, expected in saved if not less and expected]
     idle += [] if own else [layout.names[unit] for unit in (stated.units <= 0).nonzero()[:, 0].tolist()]

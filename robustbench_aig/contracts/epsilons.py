@@ -23,7 +23,7 @@ _MOST = 1000
 
 @dataclass(frozen=True, order=True)
 class Epsilon:
-    """A budget, in pixel units of [0, 1] (a number of values in L0).
+    """A budget, in pixel units of [0, 1] (a number of pixels in L0).
 
     Attributes:
         exact: its size; equal sizes are one budget, however they were written.
@@ -91,7 +91,7 @@ def default_epsilons(norms: Iterable[str]) -> tuple[Epsilon, ...]:
 
 
 def check_epsilons(epsilons: Iterable[Epsilon], norm: str, image_shape: Sequence[int]) -> None:
-    """Refuse budgets that cannot be meant: larger than any image, or in L0 no number of values.
+    """Refuse budgets that cannot be meant: larger than any image, or in L0 no number of pixels.
 
     Args:
         epsilons: the budgets.
@@ -101,12 +101,12 @@ def check_epsilons(epsilons: Iterable[Epsilon], norm: str, image_shape: Sequence
     Raises:
         UsageError: a budget is one of those.
     """
-    values = math.prod(image_shape)
+    values, pixels = math.prod(image_shape), math.prod(image_shape[1:])
     limits = {
         "linf": (1.0, "the range of a pixel, 0 to 1"),
         "l2": (math.sqrt(values), f"the distance of any two images of {values} values, {math.sqrt(values):.4g}"),
         "l1": (float(values), f"the distance of any two images of {values} values, {values}"),
-        "l0": (float(values), f"the number of values of an image, {values}"),
+        "l0": (float(pixels), f"the number of pixels of an image, {pixels}"),
     }
     if norm not in limits:
         return
@@ -118,7 +118,7 @@ def check_epsilons(epsilons: Iterable[Epsilon], norm: str, image_shape: Sequence
             )
         if norm == "l0" and epsilon.exact.denominator != 1:
             raise UsageError(
-                f"--eps {epsilon.label} is no budget in l0, which counts changed values; give whole numbers, "
+                f"--eps {epsilon.label} is no budget in l0, which counts changed pixels; give whole numbers, "
                 f"such as --eps {DEFAULTS[norm]}."
             )
 

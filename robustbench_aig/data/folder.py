@@ -15,8 +15,7 @@ from torch import Tensor
 
 from robustbench_aig.data.dataset import Dataset
 from robustbench_aig.data.splits import select_split
-from robustbench_aig.errors import Prerequisite, UsageError, first_line
-from robustbench_aig.files import readable
+from robustbench_aig.errors import Prerequisite, UsageError, first_line, readable
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 CACHE_BYTES = 1 << 30
@@ -75,8 +74,7 @@ class Preprocess:
         if self.crop is not None:
             if min(image.size) < self.crop:
                 raise Prerequisite(
-                    f"the image {readable(str(path))} is smaller than the crop of {self.crop} pixels; "
-                    "resize or crop less."
+                    f"the image {path} is smaller than the crop of {self.crop} pixels; resize or crop less."
                 )
             image = functional.center_crop(image, self.crop)
         pixels = torch.from_numpy(np.array(image))
@@ -170,7 +168,7 @@ class FolderSource:
         if tuple(image.shape) != self.shape:
             size, usual = (f"{width}x{height}" for _, height, width in (image.shape, self.shape))
             raise Prerequisite(
-                f"the image {readable(self.files[number])} has {size} pixels and the first one {usual}; "
+                f"the image {self.files[number]} has {size} pixels and the first one {usual}; "
                 "give crop=PIXELS, since all images need one size."
             )
 
@@ -185,8 +183,7 @@ def class_folders(root: Path) -> tuple[str, ...]:
     names = {entry.name for folder in folders for entry in _folders(folder)}
     if not names:
         raise Prerequisite(
-            f"{readable(str(folders[-1]))} holds no class folders; "
-            "put each image into a folder named after its class or wnid."
+            f"{folders[-1]} holds no class folders; put each image into a folder named after its class or wnid."
         )
     return tuple(sorted(names))
 
@@ -230,9 +227,7 @@ def load(
         for path in _images(base, folder / category.name)
     )
     if not found:
-        raise Prerequisite(
-            f"{readable(str(folders[0]))} holds no images; put each one into a folder named after its class or wnid."
-        )
+        raise Prerequisite(f"{folders[0]} holds no images; put each one into a folder named after its class or wnid.")
     source = FolderSource(base, tuple(path for path, _, _ in found), preprocess)
     whole = Dataset(
         name=name,
@@ -316,18 +311,17 @@ def _levels(file: Image.Image, path: Path) -> npt.NDArray[np.float32 | np.uint8]
     """
     values = np.asarray(file)
     low, high = values.min(), values.max()
-    place = readable(str(path))
     if file.mode == "F":
         if not (low >= 0 and high <= 1):  # false for NaN
             raise Prerequisite(
-                f"the image {place} holds numbers from {low:.4g} to {high:.4g} in place of [0, 1]; "
+                f"the image {path} holds numbers from {low:.4g} to {high:.4g} in place of [0, 1]; "
                 "divide them by their white, or save 8-bit or 16-bit images."
             )
         return _short(values.astype(np.float32))
     wide = file.mode == "I" and file.format == "TIFF"  # 32 bits; other formats have 16 and Pillow calls them I
     if low < 0 or high > SIXTEEN_BITS or (wide and 0 < high <= 255):
         raise Prerequisite(
-            f"the image {place} holds integers from {low} to {high} in 32 bits, and nothing says which is white; "
+            f"the image {path} holds integers from {low} to {high} in 32 bits, and nothing says which is white; "
             "save it with 8 or 16 bits."
         )
     return _short(values.astype(np.float32) / np.float32(SIXTEEN_BITS))
@@ -356,8 +350,7 @@ def _parts(root: Path) -> dict[str, Path]:
     for part, names in parts.items():
         if len(names) > 1:
             raise Prerequisite(
-                f"{readable(str(root))} holds {' and '.join(names)}, which may both be its {part} part; "
-                "leave one of them there."
+                f"{root} holds {' and '.join(names)}, which may both be its {part} part; leave one of them there."
             )
     return {part: root / names[0] for part, names in parts.items()}
 
@@ -365,14 +358,12 @@ def _parts(root: Path) -> dict[str, Path]:
 def _missing(root: Path, split: str) -> Path:
     wanted = "'test' or 'val'" if split == "test" else "'train'"
     raise Prerequisite(
-        f"{readable(str(root))} has no folder {wanted} of class folders, which holds the split '{split}'; "
-        "choose another with --split."
+        f"{root} has no folder {wanted} of class folders, which holds the split '{split}'; choose another with --split."
     )
 
 
 def _unreadable(path: Path, error: Exception) -> Prerequisite:
-    reason = readable(first_line(error))
-    return Prerequisite(f"the image {readable(str(path))} cannot be read ({reason}); replace or remove it.")
+    return Prerequisite(f"the image {path} cannot be read ({first_line(error)}); replace or remove it.")
 
 
 def _folders(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -385,9 +376,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise Prerequisite(
-            f"the folder {readable(str(folder))} cannot be read ({error.strerror}); check its permissions."
-        ) from error
+        raise Prerequisite(f"the folder {folder} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _images(base: Path, folder: Path) -> Iterator[str]:

@@ -49,7 +49,9 @@ def _check_models(settings: Settings) -> None:
         except (ValueError, UserError) as error:
             reason = first_line(error).rstrip(".")
             raise UsageError(f"defense '{defense.label}' cannot take the images of '{data.name}': {reason}.") from None
-        except Exception as error:  # whatever somebody else's defence raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever somebody else's defence raises
             raise UserError(
                 f"defense '{defense.label}' fails on images of '{data.name}' ({described(error)}); "
                 "mend it or leave it out."
@@ -78,9 +80,9 @@ def _check_attacks(settings: Settings) -> None:
         try:
             with frozen(cell.model.network):
                 cell.attack.check_target(target, images.contiguous(memory_format=layout), labels)
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except Exception as error:  # whatever somebody else's attack raises
+        except BaseException as error:  # whatever somebody else's attack raises
             raise UserError(
                 f"attack '{cell.attack.name}' cannot say whether it suits '{cell.model.name}' ({described(error)}); "
                 "mend its check_target."

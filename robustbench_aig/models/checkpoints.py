@@ -131,7 +131,7 @@ def read_card(folder: Path) -> Card:
         card = Card(**fields)
         card.image_shape = (card.image_shape[0], card.image_shape[1], card.image_shape[2])
         _check_card(card)
-    except (ValueError, TypeError, IndexError) as error:  # of JSON, of UTF-8, of fields
+    except (ValueError, TypeError, LookupError) as error:  # of JSON, of UTF-8, of fields
         raise UserError(f"{path} is not a card of this suite ({first_line(error)}); restore it.") from None
     architecture(card.architecture)
     return card
@@ -153,7 +153,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Load ``tensors`` into ``model`` if they fit exactly, and put the model into eval mode.
 
     Raises:
-        UserError: keys are missing or unexpected, a shape differs, or a value is not finite.
+        UserError: keys are missing or unexpected, a shape or kind differs, or a value is not finite.
     """
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -171,6 +171,9 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
                 f"the architecture needs {tuple(own[key].shape)}; "
                 "name the right architecture before the @."
             )
+        if own[key].is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{origin} holds {kind} in {key}, which are no weights; load a file of floating point.")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{origin} holds NaN or infinite values in {key}; retrain it or restore a sound copy.")
     model.load_state_dict(dict(tensors))

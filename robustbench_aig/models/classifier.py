@@ -97,7 +97,9 @@ def check(classifier: Classifier, images: Tensor, classes: int) -> None:
     before = images.clone()
     try:
         output: Any = classifier.network(images)
-    except Exception as error:  # the network is the user's, so it may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever somebody else's network raises
         many, shape = len(images), "x".join(str(size) for size in images.shape[1:])
         remedy = (
             "choose a model for this data set" if classifier.layout is None else "run 'robustbench-aig check' on it"

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robustbench_aig.errors import Prerequisite, UsageError, UserError, described
-from robustbench_aig.files import readable
+from robustbench_aig.errors import Prerequisite, UsageError, UserError, described, readable
 from robustbench_aig.models import checkpoints
 from robustbench_aig.models.architectures import Architecture, architecture, build
 from robustbench_aig.models.resnet import CIFAR10_NORM, IMAGENET_NORM
@@ -179,7 +178,7 @@ def load(path: Path, name: str) -> tuple[nn.Module, checkpoints.Card]:
     tensors = rename(weights.tensors, arch)
     wrapped = arch.family in ("aig", "stochastic-depth-resnet")
     head, stem = (tensors.get(f"trunk.{key}" if wrapped else key) for key in ("fc.weight", "conv1.weight"))
-    if head is None or head.ndim != 2:
+    if head is None or head.ndim != 2 or not len(head):
         raise UserError(f"{path} has no final linear layer under a known name; it is no {name}.")
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
     norm = weights.norm or _norm(arch, tensors)

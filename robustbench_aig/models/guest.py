@@ -57,8 +57,10 @@ class Guest(nn.Module):
                 with torch.no_grad(), torch.random.fork_rng(devices):
                     logits = self.network(images.clone(memory_format=torch.contiguous_format))
                 self._takes_one = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 1
-            except torch.OutOfMemoryError:
+            except (KeyboardInterrupt, torch.OutOfMemoryError):
                 raise
-            except Exception:  # whatever the network raises; if it is not for being alone, two images raise it again
+            except (
+                BaseException
+            ):  # whatever the network raises; if it is not for being alone, two images raise it again
                 self._takes_one = False
         return self._takes_one

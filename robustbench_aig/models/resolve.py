@@ -10,8 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_aig.errors import Prerequisite, UsageError, UserError, described, first_line, unknown
-from robustbench_aig.files import readable
+from robustbench_aig.errors import Prerequisite, UsageError, UserError, described, first_line, readable, unknown
 from robustbench_aig.models.architectures import ARCHITECTURES
 from robustbench_aig.models.architectures import architecture as find_architecture
 from robustbench_aig.user_code import beside
@@ -279,9 +278,9 @@ def _prepared(name: str, network: Any, architecture: str, **more: Any) -> "Class
 
     try:
         return Classifier.of(name, network, architecture, **more)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise UserError(
             f"model '{name}' cannot be prepared ({described(error)}); "
             "its eval() and its state_dict() must work as those of other torch modules."

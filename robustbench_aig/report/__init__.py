@@ -124,7 +124,7 @@ def _compared(pairs: Sequence[compare.Pair], console: Console | None) -> list[di
         if console is None:
             break
         table = compare.table(pair)
-        sentences = [Text(f"  {entry.sentence}", "" if entry.better else "dim") for entry in pair.statements]
+        sentences = [Text(f"  {said['sentence']}", "" if said["better"] else "dim") for said in pair.statements]
         _print(console, Text(table.note), *printed.grids(table, console.width), *sentences)
     return [pair.as_json() for pair in pairs]
 

@@ -45,25 +45,6 @@ multiply-adds (``macs``); the share of units that run (``executed``), that decid
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What may be said about the whole grid of epsilons.
-
-    Attributes:
-        sentence: in words.
-        scope: ``every`` (each epsilon significant), ``some`` (at least one, after Holm's correction) or ``none``.
-        better: the one with the larger values; None if no difference is established.
-        p_value: of the statement; None if no difference is established.
-        epsilons: labels of the epsilons that it holds at.
-    """
-
-    sentence: str
-    scope: str
-    better: str | None
-    p_value: float | None
-    epsilons: list[str]
-
-
-@dataclass(frozen=True)
 class Pair:
     """Two evaluations.
 
@@ -76,7 +57,9 @@ class Pair:
         passes: forward and backward passes per image of both, all epsilons together.
         rows: per epsilon ``eps, eps_label, a, b`` (means), ``difference`` (a - b), its 95 % interval ``lo, hi``,
             two-sided ``p_value``, ``p_holm`` (over the epsilons above 0) and ``test``.
-        statements: about the epsilons above 0.
+        statements: what may be said about the epsilons above 0: a ``sentence``, its ``scope`` (``every`` epsilon, each
+            one significant; ``some``, after Holm's correction; or ``none``), which is ``better`` (has the larger
+            values), the ``p_value`` of it, and the labels of the ``epsilons`` that it holds at.
     """
 
     a: str
@@ -86,14 +69,13 @@ class Pair:
     images: int
     passes: tuple[float, float]
     rows: pd.DataFrame
-    statements: list[Statement]
+    statements: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and dictionaries; what does not exist is null."""
         rows = self.rows.astype(object).where(self.rows.notna(), None).to_dict("records")
-        statements = [vars(statement) for statement in self.statements]
         own = {name: value for name, value in vars(self).items() if name != "conditions"}
-        return {**own, **self.conditions, "rows": rows, "statements": statements}
+        return {**own, **self.conditions, "rows": rows}
 
 
 def models(runs: Sequence[Run]) -> list[Pair]:
@@ -212,30 +194,44 @@ def _pair(
     attacked = (rows["eps"] > 0).to_numpy()
     rows["p_holm"] = np.nan
     rows.loc[attacked, "p_holm"] = holm(rows.loc[attacked, "p_value"].to_numpy())
-    statements = _statements(names, measure, list(rows.loc[attacked, "eps_label"]), np.array(one_sided)[attacked].T)
+    said = statements(names, measure, list(rows.loc[attacked, "eps_label"]), np.array(one_sided)[attacked].T)
     passes = curves[0].passes, curves[1].passes
-    yield Pair(*names, conditions, measure, len(ids), passes, rows, list(statements))
+    yield Pair(*names, conditions, measure, len(ids), passes, rows, said)
 
 
-def _statements(
+def statements(
     names: tuple[str, str], measure: str, labels: list[str], p_values: npt.NDArray[np.float64]
-) -> Iterator[Statement]:
-    """What holds of the one-sided p-values (2, E). At *every* epsilon: each is significant, which needs no correction
-    (Berger 1982). At *some*: after Holm's correction."""
-    found = False
+) -> list[dict[str, Any]]:
+    """The statements of a :class:`Pair`.
+
+    Args:
+        names: of the two.
+        measure: what is compared.
+        labels: (E,) of the epsilons.
+        p_values: (2, E) one-sided, that either is ahead. That it is at *every* epsilon needs no correction (Berger
+            1982).
+    """
+    found: list[tuple[str, str, str | None, float | None, list[str]]] = []
     for better, worse, p in zip(names, reversed(names), p_values, strict=True):
-        ahead = f"{measure} is higher with {better} than with {worse}"
-        where = [label for label, adjusted in zip(labels, holm(p), strict=True) if adjusted <= LEVEL / 2]
+        ahead, adjusted = f"{measure} is higher with {better} than with {worse}", holm(p)
+        where = [label for label, value in zip(labels, adjusted, strict=True) if value <= LEVEL / 2]
         if p.max() <= LEVEL / 2:
-            sentence = f"{ahead} at every epsilon (largest p {text.p_value(p.max())})."
-            yield Statement(sentence, "every", better, float(p.max()), labels)
+            found.append(
+                (
+                    f"{ahead} at every epsilon (largest p {text.p_value(p.max())}).",
+                    "every",
+                    better,
+                    float(p.max()),
+                    labels,
+                )
+            )
         elif where:
             sentence = f"{ahead} at some epsilon (Holm): {', '.join(where)}; not shown at every one."
-            yield Statement(sentence, "some", better, float(holm(p).min()), where)
-        found = found or bool(where) or p.max() <= LEVEL / 2
+            found.append((sentence, "some", better, float(adjusted.min()), where))
     if not found:
         sentence = f"No difference between {names[0]} and {names[1]} is established at any epsilon."
-        yield Statement(sentence, "none", None, None, [])
+        found.append((sentence, "none", None, None, []))
+    return [dict(zip(("sentence", "scope", "better", "p_value", "epsilons"), said, strict=True)) for said in found]
 
 
 def _values(run: Run, column: str, curve: Curve) -> pd.DataFrame:

@@ -126,7 +126,7 @@ def _harm(rows: pd.DataFrame, aim: str) -> pd.Series:
 
 
 def _interval(row: pd.Series) -> Interval:
-    return Interval(row["accuracy"], row["lo"], row["hi"], "")
+    return Interval(float(row["accuracy"]), float(row["lo"]), float(row["hi"]), "")
 
 
 def _is_common(entry: Headline) -> bool:

@@ -22,6 +22,7 @@ CLEAN = ["model", "dataset", "gating", "defense", "seed"]
 """The columns that a curve shares with the clean row it starts from."""
 
 _TEXT = (*CURVE[:-1], "eps_label", "cell", "flags", "group", "block", "measure")
+_WHOLE = ("seed", "n", "draws", "eot", "layer")
 _EMPTY = {
     "execution": [*CURVE, "eps", "group", "layer", "block", "n", "rate_clean", "rate_adv"],
     "gates": ["cell", "attacker", "eps_label", "measure", "value", "lo", "hi", "n"],
@@ -284,4 +285,6 @@ def _tables(folder: Path, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
 
 def _table(text: str) -> pd.DataFrame:
     # A class may be called "null" or "nan": only an empty field is a missing value.
-    return pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
+    table = pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
+    numbers = table.columns.difference([*_TEXT, *_WHOLE], sort=False)
+    return table.astype(dict.fromkeys(numbers, float))  # accuracies that are all 0 or 1 are no integers

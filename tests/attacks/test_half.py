@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import attacks
-from attacks.common.losses import Aim
+from attacks.common.losses import Criterion
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.engine.plan import plan
 from robustbench_aig.errors import UsageError
@@ -55,8 +55,8 @@ def test_a_success_seen_in_bfloat16_alone_is_none(plain, monkeypatch):
 
 
 def test_gradients_are_those_of_float32_up_to_its_digits(plain):
-    aim = Aim(plain.labels).objective("ce")
-    gradients = [plain.target(half=h).gradient(plain.images, aim)[1].flatten(1) for h in (False, True)]
+    criterion = Criterion(plain.labels).objective("ce")
+    gradients = [plain.target(half=h).gradient(plain.images, criterion)[1].flatten(1) for h in (False, True)]
     assert torch.nn.functional.cosine_similarity(*gradients).median() > 0.98
     assert not torch.equal(*gradients)
 
@@ -79,8 +79,8 @@ def test_asking_for_it_without_an_attack_that_takes_it_is_refused():
 def test_gates_decide_in_float32(gated, folded):
     network = gated.network.fused() if folded else gated.network
     target = replace(gated.target("stochastic", draws=4), model=network)
-    aim = Aim(gated.labels).objective("ce")
-    (_, exact, _), (_, rough, view) = (replace(target, half=h).gradient(gated.images, aim) for h in (False, True))
+    criterion = Criterion(gated.labels).objective("ce")
+    (_, exact, _), (_, rough, view) = (replace(target, half=h).gradient(gated.images, criterion) for h in (False, True))
     assert view.trace is not None
     assert view.trace.margin.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(exact.flatten(1), rough.flatten(1)).median() > 0.95

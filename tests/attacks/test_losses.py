@@ -32,13 +32,13 @@ def test_dlr_says_how_many_classes_it_needs():
 
 def test_averages_over_draws():
     draws = torch.stack([LOGITS, LOGITS.flip(1)])
-    view, aim = View(draws, None), losses.Aim(LABELS)
+    view, criterion = View(draws, None), losses.Criterion(LABELS)
     per_draw = torch.stack([functional.cross_entropy(z, LABELS, reduction="none") for z in draws])
-    torch.testing.assert_close(aim.objective("ce", "loss")(view), per_draw.mean(0))
+    torch.testing.assert_close(criterion.objective("ce", "loss")(view), per_draw.mean(0))
     expected = functional.cross_entropy(draws.mean(0), LABELS, reduction="none")
-    torch.testing.assert_close(aim.objective("ce", "logits")(view), expected)
+    torch.testing.assert_close(criterion.objective("ce", "logits")(view), expected)
     probability = draws.softmax(-1).mean(0)[torch.arange(2), LABELS]
-    torch.testing.assert_close(aim.objective("ce", "probs")(view), -probability.log())
+    torch.testing.assert_close(criterion.objective("ce", "probs")(view), -probability.log())
 
 
 def test_auto_grows_with_the_margin_through_saturation():

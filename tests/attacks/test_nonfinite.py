@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import attacks
-from attacks.common.losses import Aim
-from attacks.common.search import judge
+from attacks.common.losses import Criterion
+from attacks.common.search import selection
 from attacks.libraries.adapter import Attackable
 from attacks.libraries.capability import LINF, Capability
+from robustbench_aig.contracts.defense import NO_DEFENSE
 from robustbench_aig.contracts.forward import View
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.contracts.margin import margin, right, wrong
@@ -34,11 +35,11 @@ def test_nan_logits_are_neither_right_nor_wrong_nor_a_success(aims: Tensor | Non
     assert not right(BAD, LABELS).any()
     assert not wrong(BAD, LABELS).any()
     assert (margin(BAD, LABELS, aims) == -torch.inf).all()
-    aim, view = Aim(LABELS, aims), View(BAD[None], None)
-    assert not aim.success(view).any()
-    assert (aim.margin(view) == -torch.inf).all()
+    criterion, view = Criterion(LABELS, aims), View(BAD[None], None)
+    assert not criterion.success(view).any()
+    assert (criterion.margin(view) == -torch.inf).all()
     for loss in ("ce", "auto", "margin") if aims is not None else ("ce", "auto", "margin", "dlr"):
-        assert (aim.objective(loss)(view) == -torch.inf).all()
+        assert (criterion.objective(loss)(view) == -torch.inf).all()
 
 
 def test_scoring_counts_nan_logits_and_calls_them_wrong() -> None:
@@ -48,7 +49,7 @@ def test_scoring_counts_nan_logits_and_calls_them_wrong() -> None:
 
     labels = torch.tensor([0, 1, 0, 1, 0])
     images, ids = torch.zeros(5, 1, 2, 2), torch.arange(5)
-    scores = score(Given(), Gating("none"), None, images, labels, ids, seed=0, draws=2)
+    scores = score(Given(), Gating("none"), NO_DEFENSE, images, labels, ids, seed=0, draws=2)
     assert scores.count.tolist() == [0, 0, 0, 0, 2]
     assert scores.vote.tolist() == [NO_CLASS] * 4 + [0]
     assert scores.nonfinite.tolist() == [2, 2, 2, 2, 0]
@@ -58,7 +59,7 @@ def test_entries_that_are_nan_are_counted_and_left_out(plain: Any) -> None:
     count, images, labels = len(plain.images), plain.images, plain.labels
     assert torch.equal(HalfNaNGradient(plain.network)(images), plain.network(images))
     sound, broken = target(plain.network, count), target(HalfNaNGradient(plain.network), count)
-    objective = Aim(labels).objective("ce")
+    objective = Criterion(labels).objective("ce")
     gradients = [side.gradient(images, objective)[1] for side in (sound, broken)]
     kept = (images.amax(1, keepdim=True) > 0.5).expand_as(images)
     assert torch.equal(gradients[1][kept], gradients[0][kept])
@@ -118,7 +119,7 @@ def test_auto_does_not_stop_at_nan(plain: Any) -> None:
     def left(specification: str) -> np.ndarray:
         side = target(rooted, count)
         found = attacks.make(specification, norm="l2")(side, images, labels, [0.5])[0]
-        return ~wrong(judge(target(rooted, count), found).logits[0], labels).numpy()
+        return ~wrong(selection(target(rooted, count), found).logits[0], labels).numpy()
 
     auto, square = left(f"auto:{few}"), left("square:queries=60")
     assert not (auto & ~square).any(), "its own member breaks more"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import attacks
+from robustbench_aig.contracts.norms import size
 from robustbench_aig.errors import UsageError
 
 QUICK = {
@@ -21,8 +22,10 @@ QUICK = {
     "auto": "auto:steps=4,classes=2,queries=8",
     "worst": "worst:attacks=fgsm+bim",
 }
-BUDGETS = {"linf": [4 / 255, 24 / 255], "l2": [0.3, 1.0]}
+BUDGETS = {"linf": [4 / 255, 24 / 255], "l2": [0.3, 1.0], "l1": [1.0, 8.0], "l0": [1, 9]}
 NATIVE = [entry.name for entry in attacks.registry.entries() if entry.name in QUICK]
+NORMS = {name: attacks.registry.entry(name).facts["norms"] for name in NATIVE}
+NORMS["worst"] = ("linf", "l2", "l1")  # in L0, of attacks of other libraries only
 
 
 def test_every_quick_specification_is_registered():
@@ -30,8 +33,7 @@ def test_every_quick_specification_is_registered():
 
 
 @pytest.mark.parametrize("gating", ["deterministic", "stochastic", "expected"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize(("name", "norm"), [(name, norm) for name in NATIVE for norm in NORMS[name]])
 def test_inside_ball_and_box(gated, name, norm, gating):
     target = gated.target(gating, draws=2 if gating == "stochastic" else 1)
     budgets = BUDGETS[norm]
@@ -40,9 +42,8 @@ def test_inside_ball_and_box(gated, name, norm, gating):
     assert images.dtype == torch.float32
     assert images.min() >= 0
     assert images.max() <= 1
-    offsets = (images - gated.images).flatten(2)
-    sizes = offsets.abs().amax(2) if norm == "linf" else offsets.norm(dim=2)
-    assert (sizes <= torch.tensor(budgets)[:, None] + 1e-6).all()
+    most = torch.tensor(budgets)[:, None] + (1e-5 if norm == "l1" else 1e-6)
+    assert (size(images - gated.images, norm) <= most).all()
 
 
 @pytest.mark.parametrize("name", NATIVE)

@@ -24,7 +24,7 @@ from torch import nn
 
 import attacks
 import defenses
-from robustbench_aig.contracts.defense import Defense
+from robustbench_aig.contracts.defense import NO_DEFENSE, Defense
 from robustbench_aig.contracts.epsilons import parse_epsilons
 from robustbench_aig.contracts.gating import Gating
 from robustbench_aig.data import load_dataset
@@ -195,7 +195,7 @@ SOUND: Mapping[str, Sound] = {
     ),
     "digits resnet20, jpeg": Sound(
         _digits("resnet20"),
-        options={"defenses": (None, *_behind("jpeg:75")), "attackers": ("static", "adaptive")},
+        options={"defenses": (NO_DEFENSE, *_behind("jpeg:75")), "attackers": ("static", "adaptive")},
         skipped=("auto",),
     ),
     "digits resnet20, smoothing": Sound(

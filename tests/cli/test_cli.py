@@ -84,7 +84,7 @@ SWEEP = ["sweep", "-m", "aig20@CHECKPOINT", "-o", "out"]
         ([*SWEEP, "--eps", "8"], 2, "did you mean 8/255?"),
         ([*SWEEP, "--norm", "l2", "--eps", "9"], 2, "larger in l2 than the distance of any two images of 64 values, 8"),
         ([*SWEEP, "-a", "fgsm", "-a", "torchattacks:CW"], 2, "linf and l2, which share no budgets"),
-        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed values"),
+        ([*SWEEP, "-a", "torchattacks:JSMA", "--eps", "8/255"], 2, "counts changed pixels"),
         ([*SWEEP, "-a", "torchattacks:TIFGSM"], 2, "takes images of 3 channels, not 1"),
         ([*SWEEP, "--protocol", "paper", "-a", "pgd"], 2, "--protocol paper chooses --attack itself"),
         ([*SWEEP, "--protocol", "paper", "-d", "jpeg", "--draws", "3"], 2, "chooses --defense and --draws itself"),

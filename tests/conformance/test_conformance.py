@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 
 from robustbench_aig.conformance import REQUIREMENTS, Finding, examine
 from robustbench_aig.errors import UserError
+from robustbench_aig.models.architectures import build
 from robustbench_aig.models.classifier import Classifier
 from robustbench_aig.models.resolve import load_model
 from tests.fixtures import broken_networks as broken
@@ -53,6 +54,16 @@ def test_sound_networks_pass(make: Make) -> None:
 def test_the_zoo_passes(name: str) -> None:
     images = torch.rand((6, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     found = list(examine(load_model(name).network, images, 10))
+    assert by_verdict(found, "FAIL") == {}
+    assert set(by_verdict(found, "n.a.")) <= {STEPPED}
+
+
+@pytest.mark.parametrize("name", ["skipnet20", "exit20", "moe20"])
+def test_the_other_families_pass(name: str) -> None:
+    def make() -> nn.Module:
+        return build(name, classes=sound.CLASSES)
+
+    found = findings(make)
     assert by_verdict(found, "FAIL") == {}
     assert set(by_verdict(found, "n.a.")) <= {STEPPED}
 

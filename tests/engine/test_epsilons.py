@@ -71,8 +71,8 @@ def test_two_ways_to_write_a_budget_are_one_budget() -> None:
         ("linf", "300", "did you mean at most 1"),
         ("l2", "9", "distance of any two images of 64 values, 8; did you mean 9/255"),
         ("l1", "65", "l1"),
-        ("l0", "65", "number of values"),
-        ("l0", "8/255", "counts changed values; give whole numbers"),
+        ("l0", "65", "the number of pixels of an image, 64"),
+        ("l0", "8/255", "counts changed pixels; give whole numbers"),
     ],
 )
 def test_budgets_that_cannot_be_meant_are_refused(norm: str, text: str, message: str) -> None:

@@ -3,11 +3,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from robustbench_aig.errors import UserError
 from robustbench_aig.report import compare_runs, read_run
+from robustbench_aig.report.compare import statements
 from tests.report.runs import Population, grid, write
 
 
@@ -45,6 +47,18 @@ def test_some_epsilon_is_not_every_epsilon(tmp_path: Path) -> None:
     (statement,) = only(compare_runs([run]))["statements"]
     assert (statement["scope"], statement["better"], statement["epsilons"]) == ("some", "strong", ["4/255"])
     assert "not shown at every one" in statement["sentence"]
+
+
+def test_statements_are_corrected_as_they_need_to_be() -> None:
+    """Every epsilon: the largest p-value (Berger 1982). Some: Holm's, by hand 0.03, 0.06, 0.06, 0.02."""
+    labels, apart = ["1", "2", "3", "4"], np.ones(4)
+    for p, wanted in (
+        ([0.01, 0.02, 0.025, 0.005], ("every", "a", 0.025, labels)),
+        ([0.004, 0.2, 0.3, 0.001], ("some", "a", 0.004, ["1", "4"])),
+        ([0.03, 0.5, 0.9, 0.4], ("none", None, None, [])),
+    ):
+        (found,) = statements(("a", "b"), "accuracy", labels, np.array([p, apart]))
+        assert (found["scope"], found["better"], found["p_value"], found["epsilons"]) == wanted
 
 
 def test_equal_models_are_not_told_apart(tmp_path: Path) -> None:

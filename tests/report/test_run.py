@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from robustbench_aig.errors import Prerequisite, UserError
-from robustbench_aig.report import read_run
+from robustbench_aig.report import describe_run, read_run
 
 
 @pytest.fixture
@@ -130,3 +130,12 @@ def test_damaged_samples_are_a_user_error(copy: Path) -> None:
     (copy / "cells" / ("0" * 12) / "samples.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"samples\.parquet"):
         run.samples("0" * 12)
+
+
+def test_accuracies_that_are_all_0_or_1_are_written_as_json(copy: Path) -> None:
+    table = pd.read_csv(copy / "summary.csv", keep_default_na=False)
+    table["accuracy"], table["lo"], table["hi"] = 1, 1, 1
+    table.to_csv(copy / "summary.csv", index=False)
+    described = json.loads(json.dumps(describe_run(copy)))
+    assert {entry["clean"] for entry in described["headlines"]} == {1.0}
+    assert read_run(copy).summary["accuracy"].dtype == float

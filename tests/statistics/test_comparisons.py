@@ -3,8 +3,6 @@ import pytest
 from scipy.stats import binom
 
 from robustbench_aig.statistics.comparisons import (
-    at_every,
-    at_some,
     compare,
     holm,
     mcnemar_exact,
@@ -125,20 +123,6 @@ def test_holm_by_hand():
     assert holm([0.2]) == pytest.approx([0.2])
 
 
-def test_the_two_claims_differ():
-    p = [0.01, 0.04, 0.03, 0.005]
-    every, some = at_every(p), at_some(p)
-    assert (every.holds, every.p_value) == (True, 0.04)
-    assert (some.holds, some.p_value) == (True, pytest.approx(0.02))
-    assert some.significant.tolist() == [True, False, False, True]
-    one = [0.001, 0.9, 0.2]
-    assert not at_every(one).holds
-    assert at_some(one).holds
-    assert not at_some([0.03, 0.5, 0.9]).holds
-    assert "every" in every.claim
-    assert "Holm" in some.claim
-
-
 def curve(generator, repetitions, n, draws):
     """Correct draws (repetitions, 8, n) of images whose robustness at neighbouring epsilons is only loosely related."""
     level = np.linspace(1.0, 0.2, 8)[:, None]
@@ -177,7 +161,7 @@ def test_band_at_the_ends():
         (lambda: compare([1.5], [1], seed=0), r"\[0, 1\]"),
         (lambda: paired_bootstrap([], [], seed=0), "same images"),
         (lambda: holm([]), "p-values"),
-        (lambda: at_every([0.1, 1.1]), "p-values"),
+        (lambda: holm([0.1, 1.1]), "p-values"),
         (lambda: simultaneous_band([1, 0], 1, seed=0), "2 axes"),
         (lambda: simultaneous_band([[1, 2]], 1, seed=0), r"\[0, 1\]"),
     ],
